@@ -1,0 +1,5 @@
+//! Adapters to the outside world: the file system of the machine that builds.
+//! Must not know: trees, roles, filesystem formats.
+
+pub mod atomic;
+pub mod sink;

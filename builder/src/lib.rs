@@ -1,0 +1,9 @@
+//! gt-image: reproducible Raspberry Pi images from a cluster description, overlays and a lock.
+//! A node is a pure function of those three. Every module's header says what it owns and what it
+//! must not know; arrows point down only: `cli → build → plan, layer, ext4, fat, disk → tree,
+//! store, io`.
+
+pub mod digest;
+pub mod io;
+pub mod store;
+pub mod tree;

@@ -1,0 +1,332 @@
+//! The canonical form of a tree: text, one line an entry, in the order of a walk. A tree's digest is
+//! the digest of this text, so two trees that differ can be compared with `diff`.
+//! Must not know: where trees are kept.
+//! Spec: below.
+//!
+//! ```text
+//! gt-tree 1
+//! / d 0755 0 0 0.000000000 -
+//! /etc/motd f 0644 0 0 1700000000.5 sha256:… 17
+//! /etc/copy h /etc/motd
+//! /bin l 0777 0 0 0.0 usr/bin
+//! /dev/sda b 0660 0 6 0.0 8:0 user.note=hello
+//! ```
+//!
+//! Fields are separated by one space: path, type (`d f l b c p s`, or `h` for a further name of the
+//! inode that the named path has), mode, uid, gid, mtime, then what the type has (`-` for none),
+//! then `name=value` for each extended attribute in byte order. A file has its digest, its size and,
+//! if there are any, `holes=OFFSET+LEN,…`. Bytes outside `!` to `~`, and `\` and `=`, are written
+//! `\xNN`.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::BufRead;
+
+use super::{Hole, Inode, InodeId, Kind, Meta, Object, Time, Tree, TreePath};
+use crate::digest::Digest;
+
+const HEADER: &str = "gt-tree 1";
+/// A line holds a path, a link target and attributes; ext4 and XFS keep at most 64 KiB of
+/// attributes with an inode, and every byte takes at most four here.
+const LINE_MAX: usize = 512 * 1024;
+
+/// A dump that is none. `line` counts from 1.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}: {what}")]
+pub struct DumpError {
+    /// The line that is wrong.
+    pub line: usize,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// The canonical text.
+pub fn write(tree: &Tree) -> String {
+    let mut out = String::with_capacity(tree.len() * 130);
+    out.push_str(HEADER);
+    out.push('\n');
+    let mut first: HashMap<InodeId, &TreePath> = HashMap::new();
+    for (path, id, inode) in tree.iter() {
+        escape(&mut out, b"/");
+        escape(&mut out, path.as_bytes());
+        if let Some(first) = first.get(&id) {
+            out.push_str(" h /");
+            escape(&mut out, first.as_bytes());
+        } else {
+            write_inode(&mut out, inode);
+            if tree.links(id) > 1 {
+                first.insert(id, path);
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// The tree's digest: SHA-256 of [`write`]'s text.
+pub fn digest(tree: &Tree) -> Digest {
+    Digest::of(write(tree).as_bytes())
+}
+
+fn write_inode(out: &mut String, inode: &Inode) {
+    let Meta { mode, uid, gid, mtime, xattrs } = &inode.meta;
+    let letter = match inode.kind {
+        Kind::Dir => 'd',
+        Kind::File(_) => 'f',
+        Kind::Symlink(_) => 'l',
+        Kind::Block { .. } => 'b',
+        Kind::Char { .. } => 'c',
+        Kind::Fifo => 'p',
+        Kind::Socket => 's',
+    };
+    // Writing to a String cannot fail, here and below.
+    let _ = write!(out, " {letter} {mode:04o} {uid} {gid} {}.{:09} ", mtime.sec, mtime.nsec);
+    match &inode.kind {
+        Kind::File(object) => {
+            let _ = write!(out, "{} {}", object.digest, object.size);
+            for (i, hole) in object.holes.iter().enumerate() {
+                let lead = if i == 0 { " holes=" } else { "," };
+                let _ = write!(out, "{lead}{}+{}", hole.offset, hole.len);
+            }
+        }
+        Kind::Symlink(target) => escape(out, target),
+        Kind::Block { major, minor } | Kind::Char { major, minor } => {
+            let _ = write!(out, "{major}:{minor}");
+        }
+        Kind::Dir | Kind::Fifo | Kind::Socket => out.push('-'),
+    }
+    for (name, value) in xattrs {
+        out.push(' ');
+        escape(out, name);
+        out.push('=');
+        escape(out, value);
+    }
+}
+
+fn escape(out: &mut String, bytes: &[u8]) {
+    for &b in bytes {
+        match b {
+            b'\\' | b'=' | 0..=b' ' | 0x7f.. => {
+                let _ = write!(out, "\\x{b:02x}");
+            }
+            _ => out.push(char::from(b)),
+        }
+    }
+}
+
+/// Reads what [`write`] wrote. Any other text is refused, also one that differs only in spelling:
+/// a tree has one text.
+pub fn read(text: &[u8]) -> Result<Tree, DumpError> {
+    let mut tree: Option<Tree> = None;
+    let mut last: Option<TreePath> = None;
+    let mut lines = text;
+    let mut number = 0;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // Reading from a slice cannot fail.
+        if lines.read_until(b'\n', &mut line).unwrap_or(0) == 0 {
+            break;
+        }
+        number += 1;
+        let fail = |what: String| DumpError { line: number, what };
+        if line.len() > LINE_MAX {
+            return Err(fail("longer than any entry can be".into()));
+        }
+        let line = line.strip_suffix(b"\n").ok_or_else(|| fail("cut off".into()))?;
+        let line = std::str::from_utf8(line).map_err(|_| fail("not ASCII".into()))?;
+        if number == 1 {
+            if line != HEADER {
+                return Err(fail(format!("`{HEADER}` is wanted, not `{line}`")));
+            }
+            continue;
+        }
+        let path = read_line(&mut tree, line).map_err(fail)?;
+        if last.as_ref().is_some_and(|last| *last >= path) {
+            return Err(fail(format!("`{path}` is out of order")));
+        }
+        last = Some(path);
+    }
+    let whole = |what: &str| DumpError { line: number, what: what.into() };
+    let tree = tree.ok_or_else(|| whole("no root directory"))?;
+    if write(&tree).as_bytes() != text {
+        return Err(whole("not in canonical form"));
+    }
+    Ok(tree)
+}
+
+fn read_line(tree: &mut Option<Tree>, line: &str) -> Result<TreePath, String> {
+    let mut fields = line.split(' ');
+    let mut field = |what: &str| fields.next().ok_or_else(|| format!("no {what}"));
+    let path = TreePath::new(unescape(field("path")?)?).map_err(|e| e.to_string())?;
+    let letter = field("type")?;
+    if letter == "h" {
+        let first = TreePath::new(unescape(field("link target")?)?).map_err(|e| e.to_string())?;
+        let tree = tree.as_mut().ok_or("the root cannot be a link")?;
+        let id = tree.id(&first).ok_or_else(|| format!("`{first}` does not exist"))?;
+        tree.link(path.clone(), id).map_err(|e| e.to_string())?;
+        return Ok(path);
+    }
+    let mode = u16::from_str_radix(field("mode")?, 8).ok().filter(|m| *m <= 0o7777).ok_or("bad mode")?;
+    let uid = field("uid")?.parse().map_err(|_| "bad uid")?;
+    let gid = field("gid")?.parse().map_err(|_| "bad gid")?;
+    let (sec, nsec) = field("mtime")?.split_once('.').ok_or("bad mtime")?;
+    let mtime = Time {
+        sec: sec.parse().map_err(|_| "bad mtime")?,
+        nsec: nsec.parse().ok().filter(|n| *n < 1_000_000_000).ok_or("bad mtime")?,
+    };
+    let payload = field("content")?;
+    let mut rest: Vec<&str> = fields.collect();
+    let kind = read_kind(letter, payload, &mut rest)?;
+    let mut meta = Meta { mode, uid, gid, mtime, ..Meta::default() };
+    for attribute in rest {
+        let (name, value) = attribute.split_once('=').ok_or("an attribute without `=`")?;
+        meta.xattrs.insert(unescape(name)?, unescape(value)?);
+    }
+    let inode = Inode { meta, kind };
+    match tree {
+        None if path.is_root() && inode.is_dir() => *tree = Some(Tree::new(inode.meta)),
+        None => return Err("the first entry must be the root directory".into()),
+        Some(tree) => _ = tree.insert(path.clone(), inode).map_err(|e| e.to_string())?,
+    }
+    Ok(path)
+}
+
+fn read_kind(letter: &str, payload: &str, rest: &mut Vec<&str>) -> Result<Kind, String> {
+    Ok(match letter {
+        "d" => Kind::Dir,
+        "p" => Kind::Fifo,
+        "s" => Kind::Socket,
+        "l" => match unescape(payload)? {
+            target if target.is_empty() || target.len() > 4095 || target.contains(&0) => {
+                return Err("bad link target".into());
+            }
+            target => Kind::Symlink(target.into()),
+        },
+        "b" | "c" => {
+            let (major, minor) = payload.split_once(':').ok_or("bad device number")?;
+            let number = |text: &str, limit: u32| text.parse().ok().filter(|n| *n < limit);
+            let (Some(major), Some(minor)) = (number(major, 1 << 12), number(minor, 1 << 20)) else {
+                return Err("bad device number".into());
+            };
+            if letter == "b" { Kind::Block { major, minor } } else { Kind::Char { major, minor } }
+        }
+        "f" => {
+            if rest.is_empty() {
+                return Err("no size".into());
+            }
+            let size = rest.remove(0).parse().map_err(|_| "bad size")?;
+            let holes = match rest.first().and_then(|f| f.strip_prefix("holes=")) {
+                Some(list) => {
+                    rest.remove(0);
+                    list.split(',').map(read_hole).collect::<Option<_>>().ok_or("bad hole")?
+                }
+                None => Box::default(),
+            };
+            let digest = payload.parse().map_err(|e| format!("{e}"))?;
+            check_holes(&holes, size)?;
+            Kind::File(Object { digest, size, holes })
+        }
+        other => return Err(format!("type `{other}` is unknown")),
+    })
+}
+
+fn read_hole(text: &str) -> Option<Hole> {
+    let (offset, len) = text.split_once('+')?;
+    Some(Hole { offset: offset.parse().ok()?, len: len.parse().ok()? })
+}
+
+/// Writers rely on holes that ascend, lie on the grain and stay inside the file.
+fn check_holes(holes: &[Hole], size: u64) -> Result<(), String> {
+    let mut end = 0;
+    for hole in holes {
+        let next = hole.offset.checked_add(hole.len).filter(|n| *n <= size).ok_or("hole beyond the end")?;
+        let grain = hole.offset % super::HOLE_GRAIN == 0
+            && (hole.len % super::HOLE_GRAIN == 0 || next == size)
+            && hole.len >= super::HOLE_MIN;
+        if !grain || hole.offset < end {
+            return Err("holes overlap or are off the grain".into());
+        }
+        end = next;
+    }
+    Ok(())
+}
+
+fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = tail;
+        if first != b'\\' {
+            out.push(first);
+            continue;
+        }
+        let hex = rest.split_off(..3).filter(|hex| hex[0] == b'x').ok_or("bad escape")?;
+        let hex = std::str::from_utf8(&hex[1..]).map_err(|_| "bad escape")?;
+        out.push(u8::from_str_radix(hex, 16).map_err(|_| "bad escape")?);
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::tests::{any_tree, dir, file, path, symlink, tree};
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_text_is_as_documented() {
+        let mut t = tree(&[("bin", symlink("usr/bin")), ("etc/a b", file(b"abc")), ("z", dir())]);
+        let id = t.id(&path("etc/a b")).unwrap();
+        t.link(path("zz"), id).unwrap();
+        t.meta_mut(&path("z")).unwrap().xattrs.insert(b"user.n".to_vec(), b"a=\x00".to_vec());
+        assert_eq!(
+            write(&t),
+            "gt-tree 1\n\
+             / d 0755 0 0 7.000000000 -\n\
+             /bin l 0777 0 0 7.000000000 usr/bin\n\
+             /etc d 0755 0 0 7.000000000 -\n\
+             /etc/a\\x20b f 0644 0 0 7.000000000 \
+             sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad 3\n\
+             /z d 0755 0 0 7.000000000 - user.n=a\\x3d\\x00\n\
+             /zz h /etc/a\\x20b\n"
+        );
+    }
+
+    #[test]
+    fn a_text_with_a_fault_is_refused_with_its_line() {
+        let good = write(&tree(&[("a", file(b"abc")), ("b", dir())]));
+        for (find, replace, line, what) in [
+            ("gt-tree 1", "gt-tree 2", 1, "wanted"),
+            ("/ d", "/x d", 2, "first entry"),
+            ("0755", "17777", 2, "bad mode"),
+            ("7.000000000", "7", 2, "bad mtime"),
+            ("/a f", "/../a f", 3, "`..`"),
+            ("/a f", "/a q", 3, "type `q`"),
+            (" 3\n", " 3 holes=0+4096\n", 3, "hole"),
+            ("/b d", "/a/b d", 4, "not a directory"),
+            ("/b d", "/0 d", 4, "out of order"),
+            ("/b d 0755", "/b d 755", 4, "canonical"),
+        ] {
+            let error = read(good.replacen(find, replace, 1).as_bytes()).unwrap_err();
+            assert_eq!(error.line, line, "{find} -> {replace}: {error}");
+            assert!(error.what.contains(what), "{find} -> {replace}: {error}");
+        }
+        assert!(read(&good.as_bytes()[..good.len() - 1]).unwrap_err().what.contains("cut off"));
+        assert!(read(b"").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_tree_is_read_back(t in any_tree()) {
+            prop_assert_eq!(read(write(&t).as_bytes()).unwrap(), t);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut text = b"gt-tree 1\n/ d 0755 0 0 7.000000000 -\n".to_vec();
+            text.extend(bytes);
+            let _ = read(&text);
+        }
+    }
+}
