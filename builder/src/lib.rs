@@ -3,7 +3,18 @@
 //! must not know; arrows point down only: `cli → build → plan, layer, ext4, fat, disk → tree,
 //! store, io`.
 
+pub mod archive;
+pub mod base;
+pub mod boot;
+pub mod cluster;
 pub mod digest;
+pub mod disk;
+pub mod ext4;
+pub mod fat;
+pub mod initramfs;
 pub mod io;
+pub mod kmod;
+pub mod layer;
+pub mod overlay;
 pub mod store;
 pub mod tree;

@@ -2,4 +2,5 @@
 //! Must not know: trees, roles, filesystem formats.
 
 pub mod atomic;
+pub mod progress;
 pub mod sink;

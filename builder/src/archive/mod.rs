@@ -1,0 +1,1 @@
+//! Archives of others: ar, tar, deb, and their compressions.

@@ -1,0 +1,1 @@
+//! Bases: what a node starts from, and the lock that pins it to exact bytes.

@@ -1,0 +1,1 @@
+//! The boot tree: firmware, device trees, config.txt, cmdline.txt, kernel and initramfs.

@@ -1,0 +1,1 @@
+//! The cluster description: cluster.toml, checked.

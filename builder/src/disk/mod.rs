@@ -1,0 +1,1 @@
+//! Disk images: partition tables, layout, image files, bmaps. Knows byte ranges, no filesystem.

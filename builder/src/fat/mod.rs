@@ -1,0 +1,1 @@
+//! Writes FAT32 filesystems from a tree.

@@ -1,0 +1,1 @@
+//! The initramfs: busybox, modules, one readable init.

@@ -1,0 +1,1 @@
+//! Kernel modules: their metadata, and the indexes that modprobe reads.

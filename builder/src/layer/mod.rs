@@ -1,0 +1,5 @@
+//! Makes layers and trees: packages with their scripts, overlays, node identity.
+//! Must not know: filesystem images, disks, the command line.
+
+pub mod overlay;
+pub mod packages;

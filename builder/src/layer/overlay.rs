@@ -1,0 +1,1 @@
+//! Renders an overlay for a node into a layer.

@@ -1,0 +1,1 @@
+//! Installs packages into a tree: unpack natively, run maintainer scripts in a sandbox, normalise.

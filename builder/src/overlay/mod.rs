@@ -1,0 +1,1 @@
+//! Overlays: overlay.toml and files, checked.
