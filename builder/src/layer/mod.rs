@@ -1,5 +1,6 @@
 //! Makes layers and trees: packages with their scripts, overlays, node identity.
 //! Must not know: filesystem images, disks, the command line.
 
+pub mod identity;
 pub mod overlay;
 pub mod packages;
