@@ -4,6 +4,9 @@
 
 #![allow(dead_code, reason = "each test module uses its own part of this")]
 
+pub mod qemu;
+pub mod site;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
