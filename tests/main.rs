@@ -5,13 +5,16 @@
 //! as ignored, not as passed. `GT_IMAGE_REQUIRE=judge,root,qemu,archive` makes those tiers fail
 //! instead.
 
+mod cli;
+mod fenn;
+mod small;
 mod support;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
     let mut trials = Vec::new();
     trials.extend(cli::trials());
+    trials.extend(small::trials());
+    trials.extend(fenn::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
-
-mod cli;
