@@ -229,7 +229,7 @@ fn the_parameters_are_those_of_mkfs() {
             .arg(&theirs));
         let mut boot = [0; 512];
         std::io::Read::read_exact(&mut fs::File::open(&theirs).unwrap(), &mut boot).unwrap();
-        // Geometry (24..28) is made up by both, `--invariant` has an id of its own (67..71), and our
+        // Geometry (24..28) is made up by both, and mkfs rounds the size (32..36) to it; `--invariant` has an id of its own (67..71), and our
         // FATs may have up to seven sectors more.
         for range in [11..24, 28..36, 40..67, 71..90, 510..512] {
             assert_eq!(&head[range.clone()], &boot[range.clone()], "{mib} MiB, bytes {range:?}");
