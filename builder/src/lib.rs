@@ -7,6 +7,7 @@ pub mod archive;
 pub mod base;
 pub mod boot;
 pub mod cluster;
+pub mod diagnostic;
 pub mod digest;
 pub mod disk;
 pub mod ext4;
