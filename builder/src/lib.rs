@@ -6,6 +6,8 @@
 pub mod archive;
 pub mod base;
 pub mod boot;
+pub mod build;
+pub mod cli;
 pub mod cluster;
 pub mod diagnostic;
 pub mod digest;
@@ -16,6 +18,9 @@ pub mod initramfs;
 pub mod io;
 pub mod kmod;
 pub mod layer;
+pub mod manifest;
+pub mod origin;
 pub mod overlay;
+pub mod sbom;
 pub mod store;
 pub mod tree;

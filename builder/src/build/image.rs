@@ -18,7 +18,6 @@ use crate::store::Store;
 use crate::tree::layer::Layer;
 use crate::tree::{Inode, Kind, Meta, Object, Time, Tree, TreePath};
 
-use super::BuildError;
 
 /// The boot partition's size, as on Raspberry Pi OS.
 const BOOT_SIZE: u64 = 512 << 20;
@@ -78,12 +77,12 @@ pub fn disk_mode(node: &Node) -> RootMode {
 }
 
 /// What every flashed node has of its own: machine-id, SSH host key, fstab.
-pub fn private_files(cluster: &str, node: &Node, key: &ClusterKey, root: &Tree, store: &Store) -> Result<Vec<Private>, BuildError> {
+pub fn private_files(cluster: &str, node: &Node, key: &ClusterKey, root: &Tree, store: &Store) -> anyhow::Result<Vec<Private>> {
     let name = node.name.as_str();
     let ssh = key.ssh_host_key(name);
     let comment = format!("root@{name}");
     let ids = DiskIds::new(cluster, node);
-    let file = |path: &str, text: String, mode, secret| -> Result<Private, BuildError> {
+    let file = |path: &str, text: String, mode, secret| -> anyhow::Result<Private> {
         Ok(Private { path: TreePath::new(path)?, bytes: text.into_bytes(), mode, owner: (0, 0), secret })
     };
     let mut files = vec![
@@ -99,7 +98,7 @@ pub fn private_files(cluster: &str, node: &Node, key: &ClusterKey, root: &Tree, 
 }
 
 /// Our lines, after those lines of the base that are about other mount points.
-fn fstab(ids: &DiskIds, node: &Node, root: &Tree, store: &Store) -> Result<String, BuildError> {
+fn fstab(ids: &DiskIds, node: &Node, root: &Tree, store: &Store) -> anyhow::Result<String> {
     let path = TreePath::new("etc/fstab")?;
     let old = match root.get(&path).and_then(Inode::object) {
         Some(object) => String::from_utf8_lossy(&store.read_object(object)?).into_owned(),
@@ -118,7 +117,7 @@ fn fstab(ids: &DiskIds, node: &Node, root: &Tree, store: &Store) -> Result<Strin
 
 /// The root of the image: the generation's, with the private files over it. The store that is given
 /// back has their bytes in memory alone.
-pub fn with_private(root: &Tree, files: &[Private], epoch: i64, store: &Store) -> Result<(Tree, Store), BuildError> {
+pub fn with_private(root: &Tree, files: &[Private], epoch: i64, store: &Store) -> anyhow::Result<(Tree, Store)> {
     let mut layer = Layer::new();
     for file in files {
         let meta = Meta {
@@ -145,7 +144,7 @@ pub struct Plan {
 }
 
 /// Decides sizes and places. `root` is the image's own root, private files included.
-pub fn plan(cluster: &str, node: &Node, root: &Tree) -> Result<Plan, BuildError> {
+pub fn plan(cluster: &str, node: &Node, root: &Tree) -> anyhow::Result<Plan> {
     let ids = DiskIds::new(cluster, node);
     let root_size = match node.size {
         Some(size) => size.bytes(),
@@ -190,7 +189,7 @@ impl Plan {
     }
 
     /// Writes the image and its block map.
-    pub fn write(&self, trees: &Trees, epoch: i64, output: Output, bmap: &Path, progress: &Progress) -> Result<Written, BuildError> {
+    pub fn write(&self, trees: &Trees, epoch: i64, output: Output, bmap: &Path, progress: &Progress) -> anyhow::Result<Written> {
         let empty = Tree::new(Meta::root_owned(0o755, Time::seconds(epoch)));
         let contents: Vec<Box<dyn PartitionContent + '_>> =
             (0..self.layout.partitions.len()).map(|index| self.content(index, trees, &empty, epoch)).collect();
