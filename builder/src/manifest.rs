@@ -34,8 +34,6 @@ pub struct Manifest {
     pub root: String,
     /// Digest of the boot tree.
     pub boot: String,
-    /// Digest of all values of the description that the node's files were rendered from.
-    pub description: String,
     /// Overlays in the order in which they were laid.
     pub overlays: Vec<Overlay>,
     /// Packages from the base's archive, by name.
@@ -162,7 +160,6 @@ pub(crate) mod tests {
             epoch: 1_700_000_000,
             root: "sha256:01".into(),
             boot: "sha256:02".into(),
-            description: "sha256:03".into(),
             overlays: vec![Overlay { name: "common".into(), digest: "sha256:04".into() }],
             packages: vec![package("libc6"), package("libstdc++6")],
             artifacts: vec![Artifact {

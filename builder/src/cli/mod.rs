@@ -13,6 +13,7 @@ mod lock;
 mod plan;
 mod project;
 mod report;
+mod select;
 mod why;
 
 use std::path::PathBuf;
@@ -20,8 +21,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::hint::Hint;
 use crate::io::progress::{Mode, Progress};
-pub use report::Hint;
 
 /// Builds reproducible Raspberry Pi images, flashes them, serves them over the network.
 ///

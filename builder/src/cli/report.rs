@@ -2,22 +2,11 @@
 //! Must not know: commands.
 //! Spec: style.md section 5: 0 done, 1 the user can mend it, 2 a bug of ours.
 
-use std::fmt;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 const BUGS: &str = "https://github.com/goldentooth/gt-image/issues";
-
-/// The command or edit that mends an error; attached as anyhow context.
-#[derive(Debug, Clone)]
-pub struct Hint(pub String);
-
-impl fmt::Display for Hint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "hint: {}", self.0)
-    }
-}
 
 /// Runs `body` and maps its end to an exit status; a panic is a bug and ends with 2.
 pub fn run(body: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
@@ -96,6 +85,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hint::Hint;
     use anyhow::Context;
 
     #[test]

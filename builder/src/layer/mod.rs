@@ -3,5 +3,6 @@
 
 pub mod artifact;
 pub mod identity;
+pub mod leak;
 pub mod overlay;
 pub mod packages;
