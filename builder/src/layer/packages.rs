@@ -1,1 +1,0 @@
-//! Installs packages into a tree: unpack natively, run maintainer scripts in a sandbox, normalise.
