@@ -24,6 +24,7 @@ pub use name::{
 };
 pub use net::{MacAddr, Serial, Subnet};
 pub use size::ByteSize;
+pub(crate) use users::is_field;
 pub use users::{Sudo, User};
 
 /// A checked description: names, addresses and numbers are unique and fit each other.
