@@ -218,8 +218,9 @@ fn bmaptool_copies_what_we_map() {
 fn ranges(map: &str) -> Vec<(usize, usize)> {
     let lines = map.lines().filter_map(|l| l.trim().strip_prefix("<Range ")?.split(['>', '<']).nth(1));
     let number = |text: &str| text.trim().parse::<usize>().unwrap();
-    let pair = |text: &str| {
-        text.split_once('-').map_or((number(text), number(text) + 1), |(a, b)| (number(a), number(b) + 1))
+    let pair = |text: &str| match text.split_once('-') {
+        Some((first, last)) => (number(first), number(last) + 1),
+        None => (number(text), number(text) + 1),
     };
     lines.map(pair).collect()
 }
