@@ -67,7 +67,7 @@ mod tests {
     fn seeds_differ_by_what_they_are_for() {
         let seed = Seed::of_filesystem(&[7; 16]);
         let seeds =
-            [seed, seed.of_inode(Ino(1)), seed.of_inode(Ino(2)), seed.of_block(FsBlock(1)), seed.of_group(1)];
+            [seed, seed.of_inode(Ino(1)), seed.of_inode(Ino(2)), seed.of_block(FsBlock(3)), seed.of_group(1)];
         for (i, a) in seeds.iter().enumerate() {
             assert!(seeds[i + 1..].iter().all(|b| a != b), "seed {i} has a twin");
         }

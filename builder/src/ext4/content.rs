@@ -290,3 +290,131 @@ pub(super) fn data_runs(object: &Object) -> impl Iterator<Item = (u32, u64)> {
         u32::try_from(first).ok().filter(|_| count > 0).map(|first| (first, count))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::tree::Hole;
+    use crate::tree::tests::{dir, file, path, symlink, tree};
+
+    fn gather(tree: &Tree) -> Result<Content<'_>, Ext4Error> {
+        Content::gather(tree, Time::seconds(5))
+    }
+
+    fn inode(kind: Kind) -> Inode {
+        Inode { meta: Meta::root_owned(0o644, Time::default()), kind }
+    }
+
+    fn object(size: u64, holes: &[(u64, u64)]) -> Object {
+        let holes = holes.iter().map(|&(offset, len)| Hole { offset, len }).collect();
+        Object { digest: Digest::of(b""), size, holes }
+    }
+
+    #[test]
+    fn inodes_are_numbered_in_canonical_order() {
+        let mut t = tree(&[("a/x", file(b"1")), ("a.b", file(b"2")), ("z", dir())]);
+        t.link(path("z/x"), t.id(&path("a/x")).unwrap()).unwrap();
+        let content = gather(&t).unwrap();
+        let names: Vec<_> =
+            content.nodes.iter().map(|n| n.path.map_or("none".into(), |p| p.to_string())).collect();
+        assert_eq!(names, ["/", "none", "/a", "/a/x", "/a.b", "/z"]);
+        let entries = |listing: usize| {
+            let entries = content.listings[listing].entries.iter();
+            entries.map(|e| (e.name.escape_ascii().to_string(), e.ino.0, e.kind)).collect::<Vec<_>>()
+        };
+        let entry = |name: &str, ino, kind| (name.to_owned(), ino, kind);
+        assert_eq!(
+            entries(0),
+            [entry("a", 12, 2), entry("a.b", 14, 1), entry("lost+found", 11, 2), entry("z", 15, 2)]
+        );
+        assert_eq!(entries(2), [entry("x", 13, 1)]);
+        assert_eq!(entries(3), [entry("x", 13, 1)]);
+        assert_eq!(content.last_ino(), Ino(15));
+        let links: Vec<u16> = content.nodes.iter().map(|n| n.links).collect();
+        assert_eq!(links, [5, 2, 2, 2, 1, 2]);
+    }
+
+    #[test]
+    fn siblings_of_deep_directories_get_the_right_parent() {
+        let t = tree(&[("a/b/c/d", dir()), ("a/b2", dir()), ("b/c", dir()), ("c", file(b""))]);
+        let content = gather(&t).unwrap();
+        for listing in &content.listings {
+            let node = &content.nodes[node_index(listing.ino)];
+            let Some(parent) = node.path.and_then(TreePath::parent) else { continue };
+            let above = &content.nodes[node_index(listing.parent)];
+            assert_eq!(above.path, Some(&parent), "{:?}", node.path);
+        }
+    }
+
+    #[test]
+    fn inode_numbers_and_places_are_each_other() {
+        for index in [0, 1, 2, 1000] {
+            assert_eq!(node_index(node_ino(index)), index);
+        }
+        for reserved in [1, 3, 7, 8, 10] {
+            assert_ne!(node_ino(node_index(Ino(reserved))), Ino(reserved));
+        }
+    }
+
+    #[test]
+    fn what_ext4_cannot_hold_is_refused_by_name() {
+        let timed = |sec, nsec| {
+            let mut inode = file(b"");
+            inode.meta.mtime = Time { sec, nsec };
+            inode
+        };
+        let link = |target: Vec<u8>| inode(Kind::Symlink(target.into()));
+        let bytes = |object| inode(Kind::File(object));
+        for (inode, want) in [
+            (timed(i64::MAX, 0), "the time of `/d/x`"),
+            (timed(0, 1_000_000_000), "the time of `/d/x`"),
+            (inode(Kind::Block { major: 4096, minor: 0 }), "the device number 4096:0 of `/d/x`"),
+            (inode(Kind::Char { major: 0, minor: 1 << 20 }), "the device number 0:1048576 of `/d/x`"),
+            (link(vec![]), "the target of the symbolic link `/d/x`"),
+            (link(vec![b'x'; 4096]), "the target of the symbolic link `/d/x`"),
+            (link(b"a\0b".to_vec()), "the target of the symbolic link `/d/x`"),
+            (bytes(object(16 << 40, &[])), "`/d/x` has 17592186044416 bytes"),
+            (bytes(object(8192, &[(4096, 8192)])), "the holes recorded for `/d/x`"),
+            (bytes(object(1 << 20, &[(8192, 4096), (4096, 4096)])), "the holes recorded for `/d/x`"),
+            (bytes(object(1 << 20, &[(1, 4096)])), "the holes recorded for `/d/x`"),
+            (bytes(object(1 << 20, &[(0, 5)])), "the holes recorded for `/d/x`"),
+            (bytes(object(1 << 20, &[(4096, u64::MAX)])), "the holes recorded for `/d/x`"),
+        ] {
+            let t = tree(&[("d/x", inode)]);
+            let error = gather(&t).unwrap_err().to_string();
+            assert!(error.starts_with(want), "{error}");
+        }
+        assert!(gather(&tree(&[("lost+found", symlink("x"))])).is_err());
+    }
+
+    #[test]
+    fn names_of_a_file_are_counted() {
+        let mut t = tree(&[("f", file(b""))]);
+        let id = t.id(&path("f")).unwrap();
+        for i in 1..LINK_MAX {
+            t.link(path(&format!("{i}")), id).unwrap();
+        }
+        assert!(gather(&t).is_ok());
+        t.link(path("one-more"), id).unwrap();
+        assert!(matches!(gather(&t), Err(Ext4Error::Links { links: 65_001, .. })));
+    }
+
+    #[test]
+    fn data_is_what_lies_between_holes() {
+        let k = 4096;
+        for (size, holes, want) in [
+            (0, &[][..], &[][..]),
+            (1, &[], &[(0, 1)]),
+            (k * 3, &[], &[(0, 3)]),
+            (k * 3 + 1, &[(0, k)], &[(1, 3)]),
+            (k * 9, &[(k, k), (k * 4, k * 2)], &[(0, 1), (2, 2), (6, 3)]),
+            (k * 9 + 7, &[(k * 2, k * 7 + 7)], &[(0, 2)]),
+            (k + 7, &[(0, k + 7)], &[]),
+        ] {
+            let object = object(size, holes);
+            check_object(&path("x"), &object).unwrap();
+            assert_eq!(data_runs(&object).collect::<Vec<_>>(), want, "{object:?}");
+        }
+    }
+}

@@ -163,3 +163,82 @@ fn drain(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::sink::Plain;
+    use std::io::Write;
+
+    type Filled = Result<(), Stop<&'static str>>;
+
+    fn bytes(fill: impl FnOnce(&mut Feed) -> Filled + Send) -> Vec<u8> {
+        let mut sink = Plain::new(Vec::new());
+        run(&mut sink, fill).unwrap();
+        sink.into_inner()
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_with_gaps_of_zero() {
+        let out = bytes(|feed| {
+            feed.block()?[0] = 1;
+            feed.skip_to(3 * BLOCK as u64)?;
+            feed.room()?[..3].fill(2);
+            feed.took(3);
+            assert_eq!(feed.position(), 4 * BLOCK as u64);
+            feed.block()?[BLOCK - 1] = 3;
+            Ok(feed.skip_to(6 * BLOCK as u64)?)
+        });
+        let at: Vec<(usize, u8)> = out.iter().copied().enumerate().filter(|(_, b)| *b != 0).collect();
+        let b = BLOCK;
+        assert_eq!(at, [(0, 1), (3 * b, 2), (3 * b + 1, 2), (3 * b + 2, 2), (5 * b - 1, 3)]);
+        assert_eq!(out.len(), 6 * b);
+    }
+
+    #[test]
+    fn buffers_are_used_again_without_what_was_in_them() {
+        let out = bytes(|feed| {
+            for _ in 0..3 * BUFFERS {
+                let room = feed.room()?;
+                room.fill(0xff);
+                let len = room.len();
+                feed.took(len);
+            }
+            for _ in 0..3 * BUFFERS {
+                feed.room()?[0] = 1;
+                feed.took(1);
+                feed.block()?;
+            }
+            Ok(())
+        });
+        let (full, rest) = out.split_at(3 * BUFFERS * BUFFER);
+        assert!(full.iter().all(|&b| b == 0xff));
+        assert_eq!(rest.iter().map(|&b| u64::from(b)).sum::<u64>(), 3 * BUFFERS as u64);
+    }
+
+    #[test]
+    fn errors_of_either_side_end_both() {
+        let mut sink = Plain::new(Vec::new());
+        let fault = run(&mut sink, |_| Err(Stop::Source("source"))).unwrap_err();
+        assert!(matches!(fault, Fault::Source("source")));
+
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 = self.0.checked_sub(bytes.len()).ok_or_else(|| io::Error::other("full"))?;
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut sink = Plain::new(Full(3 * BUFFER));
+        let endless = |feed: &mut Feed| -> Filled {
+            loop {
+                feed.block()?;
+            }
+        };
+        let fault = run(&mut sink, endless).unwrap_err();
+        assert!(matches!(fault, Fault::Sink(at, _) if at == 3 * BUFFER as u64), "{fault:?}");
+    }
+}

@@ -16,6 +16,9 @@ use super::space::{Full, Space};
 use super::{Options, SIZE_STEP};
 use crate::tree::Tree;
 
+/// Bytes of the largest filesystem.
+const SIZE_MAX: u64 = BLOCKS_MAX * BLOCK_SIZE;
+
 /// A filesystem of which everything is decided: [`Layout::write`] writes it.
 #[derive(Debug)]
 pub struct Layout<'t> {
@@ -148,7 +151,7 @@ fn check(options: &Options) -> Result<(), Ext4Error> {
     if size % BLOCK_SIZE != 0 {
         return Err(Ext4Error::Size { size, why: "it is no multiple of 4096 bytes" });
     }
-    if size / BLOCK_SIZE > BLOCKS_MAX {
+    if size > SIZE_MAX {
         return Err(Ext4Error::Size { size, why: "it is over 8 TiB" });
     }
     let option = |name, found: String, wanted| Err(Ext4Error::Option { name, found, wanted });
@@ -172,11 +175,10 @@ pub(super) fn size_for(content: &Content<'_>, free: u64) -> Result<u64, Ext4Erro
         let bound = listing.blocks_bound();
         blocks.push(bound.ok_or_else(|| too_many(&content.nodes, listing.ino, listing.entries.len()))?);
     }
-    let mut size = (demand(&content.nodes, &blocks) * BLOCK_SIZE)
-        .max(BLOCKS_MIN * BLOCK_SIZE)
-        .saturating_add(free)
-        .next_multiple_of(SIZE_STEP);
-    while size / BLOCK_SIZE <= BLOCKS_MAX {
+    // No filesystem can be smaller than what it holds.
+    let least = demand(&content.nodes, &blocks).saturating_mul(BLOCK_SIZE).saturating_add(free);
+    let mut size = least.clamp(BLOCKS_MIN * BLOCK_SIZE, SIZE_MAX + 1).next_multiple_of(SIZE_STEP);
+    while size <= SIZE_MAX {
         let placed = Geometry::new(size / BLOCK_SIZE, content.last_ino())
             .and_then(|geometry| Placement::new(&geometry, &content.nodes, &blocks));
         let short = match placed {
@@ -372,4 +374,124 @@ fn groups(geometry: &Geometry, nodes: &[Node<'_>], space: &Space) -> Vec<Group> 
         }
     };
     (0..).zip(geometry.tables.iter().copied().zip(dirs)).map(describe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::tests::{dir, file, path, tree};
+    use crate::tree::{Inode, Kind, Meta, Object, Time};
+
+    fn options(size: u64) -> Options {
+        Options {
+            size,
+            uuid: [1; 16],
+            hash_seed: [2; 16],
+            label: String::new(),
+            time: Time::seconds(1),
+            reserved_percent: 0,
+        }
+    }
+
+    fn large(size: u64) -> Inode {
+        let object = Object { size, ..file(b"").object().unwrap().clone() };
+        Inode { meta: Meta::default(), kind: Kind::File(object) }
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused() {
+        let t = tree(&[]);
+        let good = options(8 << 20);
+        assert!(lay_out(&t, &good).is_ok());
+        for (what, bad) in [
+            ("is no multiple of 4096", Options { size: (8 << 20) + 1, ..good.clone() }),
+            ("is over 8 TiB", Options { size: (8 << 40) + 4096, ..good.clone() }),
+            ("the label", Options { label: "seventeen bytes !".into(), ..good.clone() }),
+            ("the label", Options { label: "a\0b".into(), ..good.clone() }),
+            ("the share of reserved", Options { reserved_percent: 51, ..good.clone() }),
+            ("the time", Options { time: Time::seconds(-1), ..good.clone() }),
+            ("the time", Options { time: Time::seconds(1 << 40), ..good.clone() }),
+            ("needs a filesystem of 8388608 bytes", Options { size: 4 << 20, ..good.clone() }),
+        ] {
+            let error = lay_out(&t, &bad).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn pieces_are_in_order_and_apart() {
+        let t = tree(&[("a", large(700 << 20)), ("d/b", large(1 << 30)), ("c", large(12_345)), ("e", dir())]);
+        let layout = lay_out(&t, &options(size_for_tree(&t).unwrap())).unwrap();
+        let len = |piece: &Piece| match piece.what {
+            What::Head(group) => layout.geometry.head_blocks(group),
+            What::InodeTable(_) => layout.geometry.table_blocks,
+            What::Data(_, extent) => u64::from(layout.plan.extents[extent as usize].len),
+            _ => 1,
+        };
+        let pieces = &layout.plan.pieces;
+        for pair in pieces.windows(2) {
+            assert!(pair[0].start.0 + len(&pair[0]) <= pair[1].start.0, "{pair:?}");
+        }
+        let last = pieces.last().unwrap();
+        assert!(last.start.0 + len(last) <= layout.geometry.blocks);
+    }
+
+    #[test]
+    fn files_follow_each_other_in_canonical_order() {
+        let t = tree(&[("b/x", large(5000)), ("a", large(1)), ("b.c", large(4096)), ("empty", large(0))]);
+        let layout = lay_out(&t, &options(16 << 20)).unwrap();
+        let start = |name: &str| {
+            let p = path(name);
+            let index = layout.nodes.iter().position(|node| node.path == Some(&p)).unwrap();
+            layout.plan.tree(node_ino(index)).extents.first().map(|extent| extent.start.0)
+        };
+        let first = start("a").unwrap();
+        assert_eq!(start("b/x"), Some(first + 1));
+        assert_eq!(start("b.c"), Some(first + 3));
+        assert_eq!(start("empty"), None);
+        assert_eq!(layout.plan.space.clone().take(1).unwrap().0, FsBlock(first + 4));
+    }
+
+    #[test]
+    fn extents_are_as_long_as_they_can_be() {
+        let t = tree(&[("f", large(3 << 30))]);
+        let layout = lay_out(&t, &options(4 << 30)).unwrap();
+        let extents = layout.plan.tree(node_ino(2)).extents;
+        // 24 are needed for 3 GiB; each copy of the superblock on the way may cut one.
+        assert!(extents.len() <= 24 + 6, "{} extents", extents.len());
+        let mut logical = 0;
+        for extent in extents {
+            assert_eq!(u64::from(extent.logical), logical);
+            logical += u64::from(extent.len);
+        }
+        assert_eq!(logical, (3 << 30) / BLOCK_SIZE);
+    }
+
+    #[test]
+    fn the_smallest_size_fits_and_a_step_less_does_not() {
+        for bytes in [0, 1, 100 << 20, 128 << 20, 1 << 30, 10 << 30] {
+            let t = tree(&[("f", large(bytes))]);
+            for free in [0, 1 << 20, 1 << 30] {
+                let size = super::super::size_for(&t, free).unwrap();
+                let layout = lay_out(&t, &options(size)).unwrap();
+                assert!(layout.plan.space.free() * BLOCK_SIZE >= free);
+                if size > 8 << 20 {
+                    let less = lay_out(&t, &options(size - SIZE_STEP));
+                    let enough = less.is_ok_and(|l| l.plan.space.free() * BLOCK_SIZE >= free);
+                    assert!(!enough, "{bytes} bytes, {free} free: less than {size} is enough");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_fit_is_told() {
+        let t = tree(&[("f", large(9 << 40))]);
+        assert!(matches!(super::super::size_for(&t, 0), Err(Ext4Error::Size { .. })));
+        let t = tree(&[("f", large(100 << 20))]);
+        let wanted = super::super::size_for(&t, 0).unwrap();
+        let error = lay_out(&t, &options(64 << 20)).unwrap_err();
+        assert!(matches!(error, Ext4Error::TooSmall { wanted: w, size: 67_108_864 } if w == wanted));
+        assert!(super::super::size_for(&t, u64::MAX).is_err());
+    }
 }

@@ -158,3 +158,111 @@ fn hash(name: &[u8], value: &[u8]) -> u32 {
         hash.rotate_left(16) ^ u32::from_le_bytes([word[0], word[1], word[2], word[3]])
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Time;
+    use crate::tree::tests::path;
+
+    fn meta(xattrs: &[(&str, &[u8])]) -> Meta {
+        let mut meta = Meta::root_owned(0o644, Time::default());
+        meta.xattrs = xattrs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())).collect();
+        meta
+    }
+
+    fn u32_at(bytes: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+    }
+
+    /// Index, name and value of all entries from `first` on, offsets counted from the start.
+    fn read(region: &[u8], first: usize) -> Vec<(u8, Vec<u8>, Vec<u8>)> {
+        let (mut at, mut found) = (first, Vec::new());
+        while u32_at(region, at) != 0 {
+            let len = usize::from(region[at]);
+            let value = usize::from(u16::from_le_bytes([region[at + 2], region[at + 3]]));
+            let size = u32_at(region, at + 8) as usize;
+            assert!(size == 0 || value >= at + ENTRY + len, "a value lies in the entries");
+            let name = region[at + ENTRY..at + ENTRY + len].to_vec();
+            found.push((region[at + 1], name, region[value..value + size].to_vec()));
+            at += ENTRY + len.next_multiple_of(4);
+        }
+        found
+    }
+
+    fn both(meta: &Meta) -> (Vec<u8>, Vec<u8>) {
+        let path = path("x");
+        let plan = Attributes::plan(&path, meta).unwrap().unwrap();
+        let (mut inode, mut block) = (vec![0; INODE], vec![0; BLOCK]);
+        plan.encode_in_inode(&mut inode);
+        plan.encode_block(Seed::none(), FsBlock(77), &mut block);
+        (inode, block)
+    }
+
+    #[test]
+    fn small_attributes_are_in_the_inode() {
+        let (inode, block) = both(&meta(&[("user.a", b"one"), ("security.b", b""), ("trusted.c", b"four")]));
+        assert_eq!(u32_at(&inode, BODY), MAGIC);
+        let found = read(&inode[IN_INODE..], 0);
+        let entry = |index, name: &str, value: &[u8]| (index, name.as_bytes().to_vec(), value.to_vec());
+        assert_eq!(found, [entry(1, "a", b"one"), entry(4, "c", b"four"), entry(6, "b", b"")]);
+        assert_eq!(read(&block, IN_BLOCK), []);
+    }
+
+    #[test]
+    fn what_does_not_fit_there_is_in_a_sorted_block() {
+        let large = [7; 1000];
+        let (inode, block) = both(&meta(&[
+            ("user.zz", &large),
+            ("user.b", &large),
+            ("user.small", b"x"),
+            ("trusted.a", &large),
+        ]));
+        assert_eq!(read(&inode[IN_INODE..], 0).len(), 1);
+        let found = read(&block, IN_BLOCK);
+        let names: Vec<_> = found.iter().map(|(index, name, _)| (*index, name.as_slice())).collect();
+        assert_eq!(names, [(1, &b"b"[..]), (1, b"zz"), (4, b"a")]);
+        assert!(found.iter().all(|(_, _, value)| value == &large));
+        let mut zeroed = block.clone();
+        put32(&mut zeroed, BLOCK_CHECKSUM, 0);
+        assert_eq!(u32_at(&block, BLOCK_CHECKSUM), Seed::none().of_block(FsBlock(77)).with(&zeroed).sum());
+    }
+
+    #[test]
+    fn the_last_byte_can_be_filled_and_no_more() {
+        let path = path("x");
+        // An entry of 16 bytes and a name of 4.
+        for (room, fits) in [(88 - 20, true), (88 - 19, false)] {
+            let meta = meta(&[("user.name", &vec![1; room])]);
+            let plan = Attributes::plan(&path, &meta).unwrap().unwrap();
+            assert_eq!(!plan.need_block(), fits, "{room} bytes in the inode");
+        }
+        for (room, fits) in [(4060 - 20, true), (4060 - 19, false)] {
+            let meta = meta(&[("user.name", &vec![1; room])]);
+            assert_eq!(Attributes::plan(&path, &meta).is_ok(), fits, "{room} bytes in a block");
+        }
+    }
+
+    #[test]
+    fn names_that_ext4_cannot_keep_are_refused() {
+        let path = path("x");
+        let long = format!("user.{}", "n".repeat(251));
+        for name in
+            ["user.", "user", "os2.x", "system.data", "system.posix_acl_accessx", "", "user.a\0b", &long]
+        {
+            let meta = meta(&[(name, b"")]);
+            let found = Attributes::plan(&path, &meta);
+            assert!(matches!(found, Err(Ext4Error::XattrName { .. })), "name {name:?}");
+        }
+        let meta = meta(&[("system.posix_acl_access", b"no list")]);
+        assert!(matches!(Attributes::plan(&path, &meta), Err(Ext4Error::Acl { .. })));
+    }
+
+    #[test]
+    fn hashes_are_those_of_the_kernel() {
+        // Worked out by hand from ext4_xattr_hash_entry: a name alone, then with one word of value.
+        assert_eq!(hash(b"a", b""), 0x61);
+        assert_eq!(hash(b"ab", b""), 0x61 << 5 ^ 0x62);
+        assert_eq!(hash(b"a", &[1, 0, 0, 0]), 0x61 << 16 ^ 1);
+    }
+}
