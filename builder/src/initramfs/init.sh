@@ -100,7 +100,8 @@ little() {
     echo "$number"
 }
 
-# partuuid PARTITION: as the kernel says it since 6.13, else read from the partition table.
+# partuuid PARTITION: as the kernel says it, else from the partition table: Debian's 6.12 has no
+# PARTUUID in uevent, later kernels have.
 partuuid() {
     uuid="$(sed -n 's/^PARTUUID=//p' "/sys/class/block/$1/uevent")"
     if [ -z "$uuid" ]; then

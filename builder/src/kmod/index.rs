@@ -84,6 +84,9 @@ impl Index {
     }
 }
 
+/// A key and its values, by ascending priority.
+type Entry<'a> = (&'a [u8], &'a [(u32, String)]);
+
 /// A node of the trie; `children` are numbers of nodes by the byte that leads to them.
 struct Node<'a> {
     prefix: &'a [u8],
@@ -145,7 +148,7 @@ fn word(value: usize) -> u32 {
 /// The nodes in pre-order. A node's prefix is all that the keys below it share, save for the root's,
 /// which is empty as kmod never splits its root.
 fn lay_out(entries: &BTreeMap<String, Vec<(u32, String)>>) -> Vec<Node<'_>> {
-    let entries: Vec<(&[u8], &[(u32, String)])> =
+    let entries: Vec<Entry> =
         entries.iter().map(|(key, values)| (key.as_bytes(), values.as_slice())).collect();
     let mut nodes: Vec<Node> = Vec::new();
     // Which entries, how many bytes of their keys are used up, and who is above. Keys may be long,
@@ -160,8 +163,7 @@ fn lay_out(entries: &BTreeMap<String, Vec<(u32, String)>>) -> Vec<Node<'_>> {
         let mut start = range.start;
         let mut values: &[_] = &[];
         // Sorted by bytes, a key that ends here comes before those that go on.
-        if let Some((key, own)) = group.first().filter(|(key, _)| key.len() == used) {
-            debug_assert_eq!(key.len(), used);
+        if let Some((_, own)) = group.first().filter(|(key, _)| key.len() == used) {
             values = own;
             group = &group[1..];
             start += 1;
@@ -185,7 +187,7 @@ fn lay_out(entries: &BTreeMap<String, Vec<(u32, String)>>) -> Vec<Node<'_>> {
 }
 
 /// How many bytes after `used` all keys share. They are sorted, so the first and the last tell.
-fn shared_prefix(group: &[(&[u8], &[(u32, String)])], used: usize) -> usize {
+fn shared_prefix(group: &[Entry], used: usize) -> usize {
     let (Some((first, _)), Some((last, _))) = (group.first(), group.last()) else { return 0 };
     first[used..].iter().zip(&last[used..]).take_while(|(a, b)| a == b).count()
 }
