@@ -104,7 +104,7 @@ fn broken_files_are_told_by_name_and_layer() {
         std::fs::write(&file, bytes).unwrap();
         let error = read(&file, &store).unwrap_err();
         assert!(error.to_string().contains("hello.deb`: "), "{error}");
-        error.fault
+        *error.fault
     };
     assert!(matches!(
         fault(&bytes[..bytes.len() - 40]),
@@ -125,7 +125,7 @@ fn broken_files_are_told_by_name_and_layer() {
     let short = ar(&[("debian-binary", b"2.0\n"), ("control.tar", &control()[..700]), ("data.tar", b"")]);
     let found = fault(&short);
     assert!(matches!(found, DebFault::Control { .. }), "{found:?}");
-    assert!(matches!(read(&dir.path().join("no.deb"), &store).unwrap_err().fault, DebFault::Io(_)));
+    assert!(matches!(*read(&dir.path().join("no.deb"), &store).unwrap_err().fault, DebFault::Io(_)));
 }
 
 #[test]

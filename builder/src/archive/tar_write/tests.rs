@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::archive::{import, tar::Reader};
+use crate::tree::diff::diff;
 use crate::tree::tests::{any_tree, file, path, symlink, tree};
 use crate::tree::{Meta, dump};
 use proptest::prelude::*;
@@ -55,7 +56,9 @@ fn sample(store: &Store) -> Tree {
     };
     put(long.as_bytes(), meta(0, 1, 0), object(b"long"));
     put(b"caf\xc3\xa9 \xff\n", meta(70_000, 1_700_000_000, 123_456_789), object(&[7; 600]));
-    put("é".repeat(60).as_bytes(), meta(0, 1, 0), Kind::Symlink("ü".repeat(80).into_bytes().into()));
+    // Linux gives every symbolic link this mode.
+    let link_meta = Meta { mode: 0o777, ..meta(0, 1, 0) };
+    put("é".repeat(60).as_bytes(), link_meta, Kind::Symlink("ü".repeat(80).into_bytes().into()));
     put(&[b'\xfe'; 150], meta(0, 1, 0), object(b"raw"));
     put(b"big-id", meta(4_000_000_000, 0, 500_000_000), object(b""));
     put(b"fifo", meta(1, 2, 0), Kind::Fifo);
@@ -191,43 +194,44 @@ fn foreign_tars_list_the_hard_sample_without_a_word() {
     }
 }
 
-/// The judge is a round trip: they unpack ours, pack it again, and we read theirs.
-#[test]
-fn foreign_tars_unpack_the_hard_sample_to_the_same_tree() {
+/// The judge is a round trip: the foreign tar unpacks ours and packs it again, and we read that.
+fn unpacked_and_packed_again(tar: &str, options: &[&str], t: &Tree) -> Option<Tree> {
     let (dir, store) = scratch();
     if !rustix::process::geteuid().is_root() {
         writeln!(io::stderr(), "not run: unpacking owners and devices: root is required").ok();
-        return;
+        return None;
     }
+    // Its objects must be in this store too.
+    sample(&store);
+    let bytes = archive(t, &store);
+    std::fs::create_dir(dir.path().join("out")).unwrap();
+    let line = |last: &[&'static str]| [&[tar], options, last].concat();
+    foreign(dir.path(), &line(&["-xpf", "-", "-C", "out"]), &bytes)?;
+    let pack = line(&["--format=pax", "-C", "out", "-cf", "-", "."]);
+    let theirs = Command::new(pack[0]).args(&pack[1..]).current_dir(dir.path()).output().unwrap();
+    assert!(theirs.status.success(), "{pack:?}: {}", String::from_utf8_lossy(&theirs.stderr));
+    Some(import::into_tree(&mut Reader::new(&theirs.stdout[..]), &store).unwrap())
+}
+
+#[test]
+fn gnu_tar_unpacks_the_hard_sample_to_the_same_tree() {
+    let (_dir, store) = scratch();
     let t = sample(&store);
-    let bytes = archive(&t, &store);
-    let keep = ["--numeric-owner", "--xattrs", "--xattrs-include=*"];
-    let gnu = (
-        vec!["tar", "-xpf", "-", "-C", "gnu"],
-        vec!["tar", "--format=pax", "--sort=name", "-C", "gnu", "-cf", "-", "."],
-    );
-    let bsd = (
-        vec!["bsdtar", "-xpf", "-", "-C", "bsd"],
-        vec!["bsdtar", "--format=pax", "-C", "bsd", "-cf", "-", "."],
-    );
-    for (name, (mut unpack, mut pack)) in [("gnu", gnu), ("bsd", bsd)] {
-        std::fs::create_dir(dir.path().join(name)).unwrap();
-        match name {
-            "gnu" => {
-                unpack.splice(1..1, keep);
-                pack.splice(1..1, keep);
-            }
-            _ => {
-                unpack.splice(1..1, ["--xattrs", "--numeric-owner"]);
-                pack.splice(1..1, ["--xattrs", "--numeric-owner"]);
-            }
-        }
-        if foreign(dir.path(), &unpack, &bytes).is_none() {
-            continue;
-        }
-        let theirs = Command::new(pack[0]).args(&pack[1..]).current_dir(dir.path()).output().unwrap();
-        assert!(theirs.status.success(), "{pack:?}: {}", String::from_utf8_lossy(&theirs.stderr));
-        let again = import::into_tree(&mut Reader::new(&theirs.stdout[..]), &store).unwrap();
-        assert_eq!(dump::write(&again), dump::write(&t), "{name}");
+    let options = ["--numeric-owner", "--xattrs", "--xattrs-include=*"];
+    if let Some(again) = unpacked_and_packed_again("tar", &options, &t) {
+        assert_eq!(diff(&t, &again), []);
+    }
+}
+
+#[test]
+fn bsdtar_unpacks_the_hard_sample_to_the_same_tree() {
+    let (_dir, store) = scratch();
+    let mut t = sample(&store);
+    // libarchive 3.6.2 does not decode GNU tar's `%3D`, and no other form is read by both.
+    t.meta_mut(&path("linked")).unwrap().xattrs.remove(&b"user.note=1%"[..]);
+    if let Some(mut again) = unpacked_and_packed_again("bsdtar", &["--xattrs", "--numeric-owner"], &t) {
+        // It leaves the time of the directory that it unpacks into alone.
+        again.meta_mut(&TreePath::root()).unwrap().mtime = Time::seconds(7);
+        assert_eq!(diff(&t, &again), []);
     }
 }
