@@ -8,6 +8,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // First of all, while there is one thread: the sandbox of package scripts is this program
     // again, and namespaces can only be entered by a process of one thread.
-    gt_image::layer::packages::maybe_enter_sandbox();
+    gt_image::layer::packages::sandbox::maybe_enter();
     gt_image::cli::main()
 }

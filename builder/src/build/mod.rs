@@ -29,7 +29,6 @@ use crate::disk::image::Output;
 use crate::hint::Hint;
 use crate::io::progress::Progress;
 use crate::layer::identity::ClusterKey;
-use crate::layer::overlay::Accounts;
 use crate::layer::packages::{Seed, SeedGroup, SeedUser};
 use crate::manifest::{self, Manifest, Missing};
 use crate::overlay::{Description, Overlay};
@@ -236,7 +235,7 @@ impl Build<'_> {
             store,
             progress,
         )?;
-        let accounts = Accounts::read(&made.tree, store)?;
+        let accounts = secrets::accounts(&made.tree, store)?;
         let (key, folder) = self.request.key;
         let mut private = image::private_files(cluster, self.node, key, &made.tree, store)?;
         let secrets = secrets::collect(self.node.name.as_str(), &self.overlays, folder, key, &accounts)?;

@@ -46,7 +46,8 @@ pub struct Root {
 
 /// Lays everything over `below`.
 pub fn root(parts: &Parts, below: &Tree, store: &Store) -> anyhow::Result<Root> {
-    let values = Values::new(parts.description, parts.node);
+    let Description { cluster, overlays } = parts.description;
+    let values = Values::new(cluster, overlays, parts.node);
     let mut made = Root { tree: below.clone(), origins: Origins::default(), overlays: Vec::new() };
     let name = parts.node.name.as_str();
     for overlay in parts.overlays {

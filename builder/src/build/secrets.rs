@@ -10,8 +10,10 @@ use anyhow::Context;
 
 use super::image::Private;
 use crate::layer::identity::ClusterKey;
-use crate::layer::overlay::Accounts;
-use crate::overlay::{Overlay, Secret};
+use crate::layer::overlay::accounts::Accounts;
+use crate::overlay::{Overlay, Owner, Secret};
+use crate::store::Store;
+use crate::tree::{Inode, Tree, TreePath};
 
 /// Secrets that are had, and warnings about those that are not.
 #[derive(Debug, Default)]
@@ -46,9 +48,13 @@ pub fn collect(node: &str, overlays: &[&Overlay], folder: &Path, key: &ClusterKe
 }
 
 fn private(secret: &Secret, bytes: Vec<u8>, source: &'static str, accounts: &Accounts) -> anyhow::Result<Private> {
-    let finding = || format!("finding the owner of secret `{}`", secret.name);
-    let uid = accounts.uid(&secret.file.owner).with_context(finding)?;
-    let gid = accounts.gid(&secret.file.group).with_context(finding)?;
+    let id = |owner: &Owner, named: &dyn Fn(&str) -> Option<u32>| match owner {
+        Owner::Number(id) => Ok(*id),
+        Owner::Name(name) => named(name.as_str())
+            .with_context(|| format!("{}: the node has no user or group `{name}`", secret.file.place)),
+    };
+    let uid = id(&secret.file.owner, &|name| accounts.uid(name))?;
+    let gid = id(&secret.file.group, &|name| accounts.gid(name))?;
     Ok(Private {
         path: secret.file.path.tree().clone(),
         bytes,
@@ -56,6 +62,18 @@ fn private(secret: &Secret, bytes: Vec<u8>, source: &'static str, accounts: &Acc
         owner: (uid, gid),
         secret: Some(source),
     })
+}
+
+/// The users and groups of a root.
+pub fn accounts(root: &Tree, store: &Store) -> anyhow::Result<Accounts> {
+    let mut texts = [const { Vec::new() }; 4];
+    for (text, name) in texts.iter_mut().zip(["passwd", "group", "shadow", "gshadow"]) {
+        let path = TreePath::new(format!("etc/{name}"))?;
+        if let Some(object) = root.get(&path).and_then(Inode::object) {
+            *text = store.read_object(object)?;
+        }
+    }
+    Ok(Accounts::parse([&texts[0], &texts[1], &texts[2], &texts[3]]))
 }
 
 fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
