@@ -71,6 +71,8 @@ impl Context {
 fn empty_environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // Off in release builds otherwise, and then errors do not name the variable.
+    environment.set_debug(true);
     // Templates are configuration files, not HTML, whatever their names end in.
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     let mut syntax = SyntaxConfig::builder();

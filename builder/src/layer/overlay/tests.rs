@@ -189,7 +189,7 @@ fn templates_reach_what_the_page_says_and_nothing_else() {
             "{% for u in users %}{{ u.name }}:{{ u.uid }}:{{ u.sudo }};{% endfor %}",
             "nathan:1000:nopasswd;root:0:False;",
         ),
-        ("{{ vars.greeting }} {{ vars.ports | tojson }}", "hej [1,2]"),
+        ("{{ vars.greeting }} {{ vars.ports | tojson }}", "hej [1, 2]"),
         ("{{ nodes_with('common') | length }}{{ nodes_with('worker')[0].name }}", "1fenn"),
         ("<a href=\"&\">", "<a href=\"&\">"),
     ] {
@@ -197,14 +197,14 @@ fn templates_reach_what_the_page_says_and_nothing_else() {
         assert_eq!(world.text(&layer.unwrap(), "t"), want, "{template}");
     }
     for (template, want) in [
-        ("a\nb {{ node.nam }}\n", "files/t:2:1: template: undefined value in `b {{ node.nam }}`"),
-        ("{{ nothing }}", "undefined value in `{{ nothing }}`"),
-        ("{% if vars.nope %}{% endif %}", "undefined value"),
+        ("a\nb {{ node.nam }}\n", "files/t:2:1: template: `node.nam` is undefined in `b {{ node.nam }}`"),
+        ("{{ nothing }}", "`nothing` is undefined in `{{ nothing }}`"),
+        ("{% if vars.nope %}{% endif %}", "undefined"),
         (
             "\n\n{{ nodes_with('worke') }}",
             "files/t:3:1: template: unknown role `worke`; did you mean `worker`?",
         ),
-        ("{{ nodes[1].nope.x }}", "undefined value"),
+        ("{{ nodes[1].nope.x }}", "undefined"),
     ] {
         let (_, layer) = render_worker(toml, &[("t", template)]);
         let error = layer.unwrap_err().to_string();

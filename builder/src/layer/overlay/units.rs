@@ -263,7 +263,7 @@ impl Install {
             else {
                 continue;
             };
-            let words = value.split_whitespace().map(str::to_owned);
+            let mut words = value.split_whitespace().map(str::to_owned);
             let list = match key.trim_end() {
                 "WantedBy" => &mut self.wanted_by,
                 "RequiredBy" => &mut self.required_by,
@@ -271,7 +271,7 @@ impl Install {
                 "Alias" => &mut self.alias,
                 "Also" => &mut self.also,
                 "DefaultInstance" => {
-                    self.default_instance = words.last();
+                    self.default_instance = words.next_back();
                     continue;
                 }
                 _ => continue,
