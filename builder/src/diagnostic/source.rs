@@ -90,7 +90,9 @@ impl Source {
 
     /// The place of a byte; the end of the file when there is no such byte.
     pub fn place(&self, offset: usize) -> Place {
-        let offset = self.text.floor_char_boundary(offset);
+        let offset = offset.min(self.text.len());
+        // Never endless: 0 is a boundary.
+        let offset = (0..=offset).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or(0);
         let before = &self.text[..offset];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = before.matches('\n').count() + 1;

@@ -226,7 +226,7 @@ impl Overlays {
         for (name, folder) in folders(folder, report) {
             let Some(source) = Source::read(&folder.join("overlay.toml"), report) else { continue };
             let sources = files::list(&folder.join("files"), report);
-            let overlay = read::parse(name, &source, sources, &folder, report);
+            let overlay = parse(name, &source, sources, &folder, report);
             all.insert(overlay.name.clone(), overlay);
         }
         Overlays::checked(all, report)

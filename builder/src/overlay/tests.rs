@@ -327,3 +327,13 @@ proptest! {
         Overlays::checked(BTreeMap::from([(overlay.name.clone(), overlay)]), &mut report);
     }
 }
+
+/// The description that is shipped is test data too.
+#[test]
+fn the_description_of_goldentooth_has_no_findings() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster.toml");
+    match Description::load(&file) {
+        Ok(description) => assert_eq!(description.cluster.nodes.len(), 10),
+        Err(report) => panic!("{report}"),
+    }
+}
