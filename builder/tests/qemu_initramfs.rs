@@ -184,7 +184,7 @@ pub fn a_disk_keeps_what_is_written() {
         &["gt: Linux ", "node: mode disk, root is ext4", "node: kept: seed, 0 boots", "words single"],
     );
     expect(&first, &["node: kept is 750 7:8"]);
-    refuse(&first, &["changed: yes", "cannot boot", "warning"]);
+    refuse(&first, &["changed: yes", "cannot boot", "gt: warning"]);
     let second = machine.boot(&words, LIMIT);
     expect(&second, &["node: changed: yes", "node: kept: seed, 1 boots"]);
 }
@@ -198,7 +198,7 @@ pub fn an_ephemeral_root_forgets_all_but_state() {
         let text = machine.boot(&words, LIMIT);
         expect(&text, &["node: mode disk-ephemeral, root is overlay", kept, "node: changed: \r"]);
         expect(&text, &["node: scratch: \r", "node: scratch is 711 3:4", "changes are kept in memory, 64m"]);
-        refuse(&text, &["lower can be written", "cannot boot", "warning"]);
+        refuse(&text, &["lower can be written", "cannot boot", "gt: warning"]);
     }
 }
 
