@@ -63,8 +63,8 @@ impl Deb {
 pub struct DebError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong.
-    pub fault: DebFault,
+    /// What is wrong; boxed, for it is several times the size of what it stands in for.
+    pub fault: Box<DebFault>,
 }
 
 /// What is wrong with a package file.
@@ -143,7 +143,7 @@ pub enum DebFault {
 
 /// Unpacks a package file, its files into `store`.
 pub fn read(path: &Path, store: &Store) -> Result<Deb, DebError> {
-    let fail = |fault| DebError { path: path.to_owned(), fault };
+    let fail = |fault| DebError { path: path.to_owned(), fault: Box::new(fault) };
     let file = File::open(path).map_err(|e| fail(DebFault::Io(e)))?;
     read_from(file, store).map_err(fail)
 }

@@ -79,3 +79,23 @@ fn scratch() -> Option<(tempfile::TempDir, Store)> {
     let store = Store::open(dir.path()).ok()?;
     Some((dir, store))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::tree::tests::any_tree;
+    use proptest::prelude::*;
+
+    // Each parser's own tests drive the other functions with changed archives.
+    proptest! {
+        #[test]
+        fn changed_dumps_never_panic(t in any_tree(), at: prop::sample::Index, bytes: [u8; 2], cut: prop::sample::Index) {
+            let mut text = crate::tree::dump::write(&t).into_bytes();
+            let start = at.index(text.len());
+            let end = text.len().min(start + 2);
+            text.splice(start..end, bytes);
+            super::dump(&text);
+            text.truncate(cut.index(text.len() + 1));
+            super::dump(&text);
+        }
+    }
+}
