@@ -37,10 +37,11 @@ fn main() -> anyhow::Result<()> {
         let mut slow: Vec<_> = log.iter().collect();
         slow.sort_by_key(|run| std::cmp::Reverse(run.millis));
         for run in slow.iter().take(30) {
-            println!("{:8} ms  {} {}", run.millis, run.package, run.script);
+            println!("{:8} ms, cpu {:6} ms  {} {}", run.millis, run.cpu, run.package, run.script);
         }
         let scripts: u64 = log.iter().filter(|r| !r.package.is_empty()).map(|r| r.millis).sum();
-        println!("{list}: {seconds:.1} s, scripts {:.1} s, {}", scripts as f64 / 1e3, dump::digest(&made));
+        let cpu: u64 = log.iter().map(|r| r.cpu).sum();
+        println!("{list}: {seconds:.1} s, scripts {:.1} s, cpu {:.1} s, {}", scripts as f64 / 1e3, cpu as f64 / 1e3, dump::digest(&made));
         if let Ok(dir) = std::env::var("LOG") {
             let name = Path::new(list).file_name().unwrap_or_default().to_string_lossy().into_owned();
             std::fs::write(format!("{dir}/{name}.dump"), dump::write(&made))?;

@@ -112,7 +112,7 @@ pub(super) fn write(
         out.dir(&format!("{ADMIN}/{dir}"))?;
     }
     out.file(&format!("{ADMIN}/info/format"), b"1\n", 0o644)?;
-    for name in ["available", "diversions", "statoverride"] {
+    for name in ["diversions", "statoverride"] {
         let path = format!("{ADMIN}/{name}");
         if out.tree.get(&place(&path)?).is_none() {
             out.file(&path, b"", 0o644)?;

@@ -67,14 +67,16 @@ pub struct Install<'a> {
 }
 
 /// One script that ran, or a step of the sandbox when `package` is empty.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ScriptRun {
     /// The package.
     pub package: String,
     /// The script with its arguments.
     pub script: String,
-    /// How long it took.
+    /// How long it took, in milliseconds.
     pub millis: u64,
+    /// Processor time that it used, in milliseconds; 0 for a step.
+    pub cpu: u64,
     /// All that it printed.
     pub output: String,
 }

@@ -113,11 +113,11 @@ fn listen(child: &mut Child, spec: &Spec, task: &Task) -> Result<Vec<ScriptRun>,
             }
             Event::Begin { what } => task.note(&what),
             Event::Took { what, millis } => {
-                log.push(ScriptRun { package: String::new(), script: what, millis, output: String::new() });
+                log.push(ScriptRun { script: what, millis, ..ScriptRun::default() });
             }
-            Event::Ran { package, script, millis, output } => {
+            Event::Ran { package, script, millis, cpu, output } => {
                 task.advance(1);
-                log.push(ScriptRun { package, script, millis, output });
+                log.push(ScriptRun { package, script, millis, cpu, output });
             }
             Event::Script { package, script, status, output } => {
                 return Err(InstallError::Script { package, script, status, output });

@@ -192,7 +192,7 @@ impl Runner {
         let job = &self.spec.jobs[at];
         let script = [&[name], args].concat().join(" ").trim_end().to_owned();
         Event::Begin { what: format!("{} {name}", job.name) }.say();
-        let begun = Instant::now();
+        let (begun, cpu) = (Instant::now(), self.cpu());
         let mut command = Command::new(program);
         command.args(args).env_clear().envs(&self.spec.environment).envs(self.about(job, name));
         let status = self.wait(command, &job.name)?;
@@ -200,7 +200,8 @@ impl Runner {
         let package = job.name.clone();
         let Some(status) = failure(status) else {
             let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            Event::Ran { package, script, millis, output }.say();
+            let cpu = self.cpu().saturating_sub(cpu);
+            Event::Ran { package, script, millis, cpu, output }.say();
             return Ok(());
         };
         let from = output.char_indices().rev().nth(SHOWN).map_or(0, |(at, _)| at);
@@ -226,7 +227,9 @@ impl Runner {
         let doing = || format!("running a script of `{package}`");
         let log = File::create(&self.log).map_err(Trouble::io("writing the log"))?;
         let both = log.try_clone().map_err(Trouble::io("writing the log"))?;
-        command.stdin(Stdio::null()).stdout(log).stderr(both);
+        // This process's own root has no /dev/null.
+        let null = File::open(self.root.join("dev/null")).map_err(Trouble::io(doing()))?;
+        command.stdin(Stdio::from(null)).stdout(log).stderr(both);
         let root = self.root.clone();
         let enter = move || {
             rustix::process::chroot(&root)?;
@@ -246,6 +249,14 @@ impl Runner {
             }
         }
         child.wait().map(Some).map_err(Trouble::io(doing()))
+    }
+
+    /// Milliseconds of processor time of all that ran and ended: fields 16 and 17 of
+    /// proc_pid_stat(5), in hundredths of a second on every Linux.
+    fn cpu(&self) -> u64 {
+        let text = fs::read_to_string(self.root.join("proc/self/stat")).unwrap_or_default();
+        let fields = text.rsplit(')').next().unwrap_or_default();
+        fields.split_whitespace().skip(13).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>() * 10
     }
 
     fn output(&self) -> std::io::Result<String> {

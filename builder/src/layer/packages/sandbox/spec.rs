@@ -62,7 +62,7 @@ pub(crate) enum Event {
     /// A step begins.
     Begin { what: String },
     /// A script has run.
-    Ran { package: String, script: String, millis: u64, output: String },
+    Ran { package: String, script: String, millis: u64, cpu: u64, output: String },
     /// Something other than a script took so long.
     Took { what: String, millis: u64 },
     /// A script failed.
