@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::cluster::{Node, PartitionTable, RootMode};
 use crate::digest::Digest;
-use crate::disk::{self, image::Output, image::PartitionContent, image::Written, layout};
+use crate::disk::{self, Output, PartitionContent, Role, Written, gpt};
 use crate::ext4;
 use crate::fat;
 use crate::io::progress::{Progress, Unit};
@@ -57,7 +57,7 @@ impl<'a> DiskIds<'a> {
     /// from 0.
     pub fn partuuid(&self, label: &str, index: usize) -> String {
         match self.table {
-            PartitionTable::Gpt => disk::guid_text(&self.uuid(label)),
+            PartitionTable::Gpt => gpt::guid_text(&self.uuid(label)),
             PartitionTable::Mbr => format!("{:08x}-{:02x}", self.serial("disk"), index + 1),
         }
     }
@@ -138,7 +138,7 @@ pub fn with_private(root: &Tree, files: &[Private], epoch: i64, store: &Store) -
 
 /// A disk with all sizes and places decided.
 pub struct Plan {
-    layout: layout::DiskLayout,
+    layout: disk::DiskLayout,
     ids: Vec<[u8; 16]>,
     fat_serial: u32,
 }
@@ -155,23 +155,23 @@ pub fn plan(cluster: &str, node: &Node, root: &Tree) -> anyhow::Result<Plan> {
         }
     };
     let mut specs = vec![
-        ("bootfs", layout::Role::Boot, BOOT_SIZE),
-        ("rootfs", layout::Role::Root, root_size / 4096 * 4096),
+        ("bootfs", Role::Boot, BOOT_SIZE),
+        ("rootfs", Role::Root, root_size / 4096 * 4096),
     ];
     let extra = [("gt-state", node.state), ("gt-scratch", node.scratch)];
     specs.extend(extra.iter().filter_map(|(name, size)| {
-        size.map(|size| (*name, layout::Role::Data, size.bytes() / 4096 * 4096))
+        size.map(|size| (*name, Role::Data, size.bytes() / 4096 * 4096))
     }));
     let table = match node.partition_table {
-        PartitionTable::Gpt => layout::Table::Gpt { disk_guid: ids.uuid("disk") },
-        PartitionTable::Mbr => layout::Table::Mbr { id: ids.serial("disk") },
+        PartitionTable::Gpt => disk::Table::Gpt { disk_guid: ids.uuid("disk") },
+        PartitionTable::Mbr => disk::Table::Mbr { id: ids.serial("disk") },
     };
     let filesystems = specs.iter().map(|(name, ..)| ids.uuid(&format!("{name} filesystem"))).collect();
     let specs = specs
         .into_iter()
-        .map(|(name, role, size)| layout::Spec { name: name.into(), role, size, guid: ids.uuid(name) })
+        .map(|(name, role, size)| disk::Spec { name: name.into(), role, size, guid: ids.uuid(name) })
         .collect();
-    let layout = layout::lay_out(table, specs).map_err(disk::DiskError::from)?;
+    let layout = disk::lay_out(table, specs).map_err(disk::DiskError::from)?;
     Ok(Plan { layout, ids: filesystems, fat_serial: ids.serial("bootfs") })
 }
 
@@ -195,13 +195,13 @@ impl Plan {
             (0..self.layout.partitions.len()).map(|index| self.content(index, trees, &empty, epoch)).collect();
         let contents: Vec<&dyn PartitionContent> = contents.iter().map(|c| &**c).collect();
         let task = progress.task("writing disk image", Unit::Bytes, Some(self.layout.size));
-        Ok(disk::image::write(&self.layout, &contents, output, bmap, &task)?)
+        Ok(disk::write(&self.layout, &contents, output, bmap, &task)?)
     }
 
     fn content<'a>(&'a self, index: usize, trees: &'a Trees, empty: &'a Tree, epoch: i64) -> Box<dyn PartitionContent + 'a> {
         let partition = &self.layout.partitions[index];
         let (size, label) = (partition.spec.size, partition.spec.name.clone());
-        if partition.spec.role == layout::Role::Boot {
+        if partition.spec.role == Role::Boot {
             // Disks have less than 2^32 sectors before their first partition.
             let hidden = u32::try_from(partition.offset / 512).unwrap_or(0);
             let options = fat::Options { size, serial: self.fat_serial, label, hidden_sectors: hidden };
@@ -209,7 +209,7 @@ impl Plan {
                 Ok(fat::lay_out(trees.boot, &options)?.write(&trees.store, sink)?)
             });
         }
-        let tree = if partition.spec.role == layout::Role::Root { trees.root } else { empty };
+        let tree = if partition.spec.role == Role::Root { trees.root } else { empty };
         let uuid = self.ids[index];
         let options = ext4::Options {
             size,

@@ -25,7 +25,7 @@ use crate::base::resolve::Renew;
 use crate::base::{Base, Source, tar};
 use crate::cluster::Node;
 use crate::digest::{Digest, Key};
-use crate::disk::image::Output;
+use crate::disk::Output;
 use crate::hint::Hint;
 use crate::io::progress::Progress;
 use crate::layer::identity::ClusterKey;
@@ -198,17 +198,35 @@ fn tar_base(file: &Path, sha256: &Digest, store: &Store) -> anyhow::Result<(Dige
 
 /// Fixed numbers that the base states for what its packages create.
 fn base_seed(base: &Base) -> Seed {
-    let user = |(name, id): (&String, &u32)| SeedUser::pinned(name, *id);
-    let group = |(name, id): (&String, &u32)| SeedGroup { name: name.clone(), gid: *id };
-    Seed { users: base.ids.iter().map(user).collect(), groups: base.groups.iter().map(group).collect() }
+    let mut seed = Seed::default();
+    for (name, id) in &base.ids {
+        seed.users.push(SeedUser::pinned(name, *id));
+        seed.groups.push(SeedGroup { name: name.clone(), gid: *id });
+    }
+    seed.groups.extend(base.groups.iter().map(|(name, gid)| SeedGroup { name: name.clone(), gid: *gid }));
+    seed
 }
 
 /// Users and groups that overlays fix, written before any script of their packages runs.
 fn set_seed(overlays: &[&Overlay]) -> Seed {
-    let users = overlays.iter().flat_map(|o| &o.users).map(SeedUser::from).collect();
-    let groups = overlays.iter().flat_map(|o| &o.groups);
-    let groups = groups.map(|g| SeedGroup { name: g.name.to_string(), gid: g.gid }).collect();
-    Seed { users, groups }
+    let mut seed = Seed::default();
+    let groups = || overlays.iter().flat_map(|o| &o.groups);
+    seed.groups.extend(groups().map(|g| SeedGroup { name: g.name.to_string(), gid: g.gid }));
+    for user in overlays.iter().flat_map(|o| &o.users) {
+        let named = user.group.as_ref().and_then(|name| groups().find(|g| g.name == *name));
+        if user.group.is_none() {
+            seed.groups.push(SeedGroup { name: user.name.to_string(), gid: user.uid });
+        }
+        seed.users.push(SeedUser {
+            name: user.name.to_string(),
+            uid: user.uid,
+            gid: named.map_or(user.uid, |g| g.gid),
+            home: user.home.clone(),
+            shell: user.shell.clone(),
+            comment: user.comment.clone(),
+        });
+    }
+    seed
 }
 
 /// One node on its way.

@@ -52,7 +52,14 @@ impl Export {
         let generation = select::generation(&store, &self.node)?;
         if let Some(file) = &self.tar {
             let root = store.tree(&generation.root)?;
-            to_file(file, &mut |out| Ok(crate::archive::tar_write::write(&root, &store, out)?))?;
+            let mut left_out = Vec::new();
+            to_file(file, &mut |out| {
+                left_out = crate::archive::tar_write::write(&root, &store, out)?;
+                Ok(())
+            })?;
+            for path in left_out {
+                global.progress().say(&format!("left out `{path}`: tar has no sockets"));
+            }
         }
         if let Some(file) = &self.dump {
             let text = dump::write(&store.tree(&generation.root)?);

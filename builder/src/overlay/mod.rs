@@ -192,6 +192,8 @@ pub struct Secret {
     pub name: ThingName,
     /// Where it is wanted, and how.
     pub file: Dir,
+    /// Bytes to derive from the cluster key when the owner has no file of this name.
+    pub derive: Option<u16>,
 }
 
 /// A path with owner and mode that is not in the tree.

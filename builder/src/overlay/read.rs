@@ -320,6 +320,7 @@ impl Reader<'_> {
         Some(Secret {
             name: name.value,
             file: Dir { path: path.value, owner, group, mode, place: path.place },
+            derive: raw.derive,
         })
     }
 

@@ -213,6 +213,10 @@ pub(crate) struct Secret {
     pub group: Option<At<Scalar>>,
     /// Four octal digits; `0400` when left out.
     pub mode: Option<At<String>>,
+    /// Bytes to derive from the cluster key, the same for all nodes, when the owner has no file of
+    /// this name in `secrets/`.
+    #[schemars(range(min = 1, max = 8160))]
+    pub derive: Option<u16>,
 }
 
 /// A directory that is not part of the tree.

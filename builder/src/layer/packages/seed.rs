@@ -43,6 +43,22 @@ pub struct SeedGroup {
     pub gid: u32,
 }
 
+impl Seed {
+    /// All fields, for the key of a cached layer.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        format!("{self:?}").into_bytes()
+    }
+}
+
+impl SeedUser {
+    /// A user of a package, of whom nothing but the number is known. The group of the same name has
+    /// the same number.
+    pub fn pinned(name: &str, id: u32) -> SeedUser {
+        let (home, shell) = ("/nonexistent".to_owned(), "/usr/sbin/nologin".to_owned());
+        SeedUser { name: name.to_owned(), uid: id, gid: id, home, shell, comment: String::new() }
+    }
+}
+
 /// Adds what is missing of `seed` to the account files; those that do not exist yet begin as
 /// base-passwd would begin them.
 pub(super) fn write(tree: &mut Tree, store: &Store, seed: &Seed, epoch: i64) -> Result<(), InstallError> {
