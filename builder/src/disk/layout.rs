@@ -299,7 +299,7 @@ pub(super) mod tests {
                 prop_assert!(p.offset >= end && p.offset % ALIGN == 0);
                 end = p.offset + p.spec.size;
             }
-            prop_assert!(layout.size >= end + gpt::TAIL && layout.size % ROUND == 0);
+            prop_assert!(layout.size >= end + gpt::TAIL && layout.size.is_multiple_of(ROUND));
             prop_assert!(layout.table_bytes(layout.size).is_ok());
         }
     }

@@ -160,7 +160,7 @@ impl Out<'_> {
     }
 
     fn zeros(&mut self, mut len: u64) -> Result<(), FatError> {
-        const ZEROS: [u8; 65_536] = [0; 65_536];
+        static ZEROS: [u8; 65_536] = [0; 65_536];
         while len > 0 {
             let piece = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
             self.data(&ZEROS[..piece])?;
