@@ -165,6 +165,7 @@ impl<R: Read> Decoder<R> {
             Some(liblzma::stream::Error::MemLimit) => {
                 CompressError::Memory { format, limit: XZ_MEMORY >> 20 }
             }
+            // The zstd crate gives its errors as text only: ZSTD_error_frameParameter_windowTooLarge.
             _ if what.contains("too much memory") => {
                 CompressError::Memory { format, limit: 1 << (ZSTD_WINDOW_LOG - 20) }
             }
