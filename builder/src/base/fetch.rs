@@ -23,6 +23,9 @@ use crate::io::progress::{Progress, Task, Unit};
 const PARALLEL: usize = 8;
 /// Waits before trying the same URL again.
 const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(8)];
+/// So many bytes in one try count as progress: the waits begin again.
+const PROGRESS: u64 = 1 << 20;
+
 /// A file could not be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -270,7 +273,7 @@ impl Fetcher {
     ) -> Result<(Digest, u64), Failure> {
         let mut pauses = self.pauses.iter();
         loop {
-            let resumed = part.len > 0;
+            let (begun, resumed) = (part.len, part.len > 0);
             let reason = match part.receive(&self.client, url, item.size, task) {
                 Ok((digest, size)) if item.sha256.is_none_or(|d| d == digest) => return Ok((digest, size)),
                 Ok((digest, _)) => {
@@ -299,6 +302,10 @@ impl Fetcher {
                 }
                 Err(Receive::No(NoReply::Transient(reason))) => reason,
             };
+            // A line that breaks now and then still brings a large file home.
+            if part.len.saturating_sub(begun) >= PROGRESS {
+                pauses = self.pauses.iter();
+            }
             match pauses.next() {
                 Some(pause) => std::thread::sleep(*pause),
                 None => return Err(Failure::Unreachable { url: url.to_owned(), reason }),

@@ -474,7 +474,11 @@ mod tests {
         let text = lock().to_string();
         for (from, to, want) in [
             ("epoch = ", "epoc = ", "missing field `epoch`"),
-            ("path = \"pool/m", "path = \"../m", "package `munge` has an impossible name, archive or path"),
+            (
+                "path = \"pool/main/m",
+                "path = \"../m",
+                "package `munge` has an impossible name, archive or path",
+            ),
             ("archive = \"debian\"", "archive = \"a/b\"", "package `apt` has an impossible"),
             ("name = \"munge\"", "name = \"apt\"", "package `apt` is locked twice"),
             (

@@ -333,7 +333,7 @@ messagebus = 101
             ),
             ("\"apt\"]", "\"apt-\"]", "images/b.toml:5:24: `apt-` is no package name"),
             ("\"apt\"]", "\"systemd\"]", "images/b.toml:5:24: package `systemd` is named twice"),
-            ("\"trixie-s", "\"../s", "images/b.toml:9:45: `../security` is no plain word"),
+            ("\"trixie-s", "\"../s", "images/b.toml:9:44: `../security` is no plain word"),
             ("\"trixie\"", "\"-o\"", "images/b.toml:8:15: `-o` is no plain word"),
             ("architecture = \"arm64\"\n", "", "images/b.toml:2:8: the key `architecture` is missing"),
             (
@@ -383,7 +383,7 @@ messagebus = 101
             assert_eq!(problems(&text.replace(from, to)).len(), 1, "{to}");
         }
         let both = text.replace("path", "url = \"https://x/y\"\npath");
-        assert_eq!(problems(&both), ["images/t.toml:2:7: `path` and `url` exclude each other"]);
+        assert_eq!(problems(&both), ["images/b.toml:2:7: `path` and `url` exclude each other"]);
     }
 
     #[test]
