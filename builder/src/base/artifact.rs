@@ -109,6 +109,12 @@ impl Wheel {
         }
     }
 
+    /// What the file's name looks like, for people who bring it by hand.
+    pub(super) fn pattern(&self) -> String {
+        let package = self.package.replace(['-', '.'], "_").to_ascii_lowercase();
+        format!("{package}-{}-*.whl", self.version)
+    }
+
     /// Whether a file name is one of this wheel: `name-version-…-platform.whl`, the name normalised.
     pub(super) fn names(&self, file: &OsString) -> bool {
         let normal = |s: &str| s.replace(['-', '.'], "_").to_ascii_lowercase();

@@ -61,22 +61,8 @@ pub enum FetchError {
         names: Vec<String>,
     },
     /// An upstream file could not be had.
-    #[error("artifact `{name}`: file `{filename}` from {from} with {} cannot be had: {reason}; \
-             put it into `{}` by hand", digest_text(*sha256), folder.display())]
-    Artifact {
-        /// Name of the artifact.
-        name: String,
-        /// Name that the file must have.
-        filename: String,
-        /// Its URL or wheel.
-        from: String,
-        /// The digest that it must have, where one is known.
-        sha256: Option<Digest>,
-        /// Where to put it.
-        folder: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    #[error(transparent)]
+    Artifact(Box<MissingArtifact>),
     /// The cache folder could not be used.
     #[error("{}: {source}", path.display())]
     Io {
@@ -87,8 +73,26 @@ pub enum FetchError {
     },
 }
 
-fn digest_text(digest: Option<Digest>) -> String {
-    digest.map_or("any digest".into(), |d| d.to_string())
+/// An upstream file that could not be had, and all that is needed to bring it by hand.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "artifact `{name}`: file `{filename}` from {from}{} cannot be had: {reason}; put it into `{}` by hand",
+    sha256.map_or(String::new(), |d| format!(" with {d}")),
+    folder.display()
+)]
+pub struct MissingArtifact {
+    /// Name of the artifact.
+    pub name: String,
+    /// Name that the file must have; for a wheel that was never had, a pattern.
+    pub filename: String,
+    /// Its URL or wheel.
+    pub from: String,
+    /// The digest that it must have, where one is known.
+    pub sha256: Option<Digest>,
+    /// Where to put it.
+    pub folder: PathBuf,
+    /// Why.
+    pub reason: String,
 }
 
 impl FetchError {
@@ -99,9 +103,7 @@ impl FetchError {
             FetchError::Digest { .. } => "try again later, or name another mirror in the base's file",
             FetchError::Unreachable { .. } => "check the network, or name another mirror in the base's file",
             FetchError::Offline { .. } => "run once without `--offline`",
-            FetchError::Artifact { .. } => {
-                "put the file there, or use `--keep-going` to leave its overlay out"
-            }
+            FetchError::Artifact(_) => "put the file there, or use `--keep-going` to leave its overlay out",
             FetchError::Io { .. } => "check the cache folder, or name another with `--cache`",
         }
     }

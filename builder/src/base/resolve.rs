@@ -5,9 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::apt::{AptError, Index, Located, Root};
+use super::apt::Root;
+use super::apt_error::AptError;
 use super::artifact::{Origin, url_filename};
-use super::fetch::{FetchError, Fetcher};
+use super::fetch::{FetchError, Fetcher, MissingArtifact};
+use super::index::{Index, Located};
 use super::lock::{Artifact, BASE_SET, Lock, Package, Set};
 use super::mirror::Mirrors;
 use super::upstream::Upstream;
@@ -55,7 +57,7 @@ pub struct Outcome {
     /// The lock; the old one where that still fits.
     pub lock: Lock,
     /// Artifacts that could not be had and are not in the lock; only with `keep_going`.
-    pub missing: Vec<FetchError>,
+    pub missing: Vec<MissingArtifact>,
     /// What moved, one line each.
     pub changes: Vec<String>,
 }
@@ -246,14 +248,14 @@ fn add(all: &mut BTreeMap<String, Package>, found: Vec<Located>, essential: &BTr
     }
 }
 
-fn artifacts(request: &Request<'_>) -> Result<(Vec<Artifact>, Vec<FetchError>), LockError> {
+fn artifacts(request: &Request<'_>) -> Result<(Vec<Artifact>, Vec<MissingArtifact>), LockError> {
     let fetcher = Fetcher::new(request.cache, Mirrors::default(), request.offline, request.progress);
     let (mut artifacts, mut missing) = (BTreeMap::new(), Vec::new());
     for wanted in request.wanted.artifacts {
         match artifact(request, &fetcher, wanted) {
             Ok(artifact) => _ = artifacts.insert(wanted.name.clone(), artifact),
-            Err(LockError::Fetch(error @ FetchError::Artifact { .. })) if request.keep_going => {
-                missing.push(error);
+            Err(LockError::Fetch(FetchError::Artifact(error))) if request.keep_going => {
+                missing.push(*error);
             }
             Err(error) => return Err(error),
         }
