@@ -40,6 +40,8 @@ impl Root {
         };
         fs::create_dir_all(cache).map_err(wrap(cache))?;
         let cache = fs::canonicalize(cache).map_err(wrap(cache))?;
+        // Another architecture or suite is another root, so that two bases do not undo each other's
+        // indices; other mirrors of the same suites share one.
         let mut key = Key::new("apt root 1").with(apt.architecture.as_bytes());
         for suite in &apt.suites {
             key = key.with(suite.to_string().as_bytes());
@@ -80,6 +82,7 @@ impl Root {
     /// The packages that installing `wants` into an empty system would bring, as apt decides it,
     /// sorted by name. `set` names the set in errors.
     pub fn resolve(&self, index: &Index, set: &str, wants: &[Want]) -> Result<Vec<Located>, AptError> {
+        // `apt-get install` without a name succeeds and says nothing.
         if wants.is_empty() {
             return Ok(Vec::new());
         }
@@ -97,6 +100,7 @@ impl Root {
                 detail: format!("apt wants `{url}`, which no index names"),
             })?);
         }
+        // apt prints in the order of its own cache, which is nothing to rely on.
         found.sort_by(|a, b| a.record.name.cmp(&b.record.name));
         Ok(found)
     }
@@ -105,6 +109,8 @@ impl Root {
     /// mirror is reached.
     fn settings(&self, apt: &Apt, host: &[String]) -> String {
         let dir = self.dir.display();
+        // `Pattern-Only`: else apt takes an unknown name with `.` or `+` for a regular expression, and
+        // installs whatever it matches. `trusted`: only the keyring of `Signed-By` may vouch.
         let mut text = host.join("\n");
         _ = write!(
             text,

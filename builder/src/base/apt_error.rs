@@ -1,7 +1,7 @@
 //! What can go wrong with an archive, and how apt's messages tell it.
 //! Must not know: how apt is run.
-//! Spec: the messages of apt 2.2 (Debian 11) to 3.0 (Debian 13); the locale is fixed, so they are
-//! English.
+//! Spec: none; the messages are those of apt 2.6.2 (Debian 12) in the fixed locale, and the words of
+//! `sqv`, which apt 3.0 (Debian 13) calls in place of `gpgv`.
 
 use std::io;
 use std::path::PathBuf;

@@ -86,6 +86,7 @@ impl Lock {
             misfits.push(Misfit::Suites);
         }
         if let Some(apt) = wanted.base.apt() {
+            // Locked before it was excluded.
             let excluded = apt.exclude.iter().filter(|p| self.package(p).is_some());
             misfits.extend(excluded.map(|p| Misfit::Excluded { package: p.clone() }));
             self.fit_set(BASE_SET, &apt.packages, &mut misfits);

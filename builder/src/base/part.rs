@@ -71,6 +71,7 @@ impl Part {
             return Ok(Part { path, file, len: 0, hash, done });
         }
         let mut hash = Sha256::new();
+        // Reading what is there again costs less than storing the state of a digest beside it.
         let len = copy(&mut file, |bytes| {
             hash.update(bytes);
             Ok(())

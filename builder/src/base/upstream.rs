@@ -78,6 +78,7 @@ impl Fetcher {
                 return Ok(Had { path: item.path, filename: file.filename.into(), sha256, size });
             }
         }
+        // Before the network: whoever put it there has a reason.
         if let Some(found) = self.by_hand(file)? {
             return Ok(found);
         }

@@ -50,6 +50,7 @@ struct RawSuite {
 pub(super) fn read(file: &Path, text: &str) -> Result<Base, BaseError> {
     let mut raw: File = diagnose::parse(file, text).map_err(|p| BaseError::Invalid(vec![p]))?;
     let mut check = Check { file, text, problems: Vec::new() };
+    // The lock beside it is found by this name too.
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let ids = check.numbers(std::mem::take(&mut raw.ids));
     let groups = check.numbers(std::mem::take(&mut raw.groups));
