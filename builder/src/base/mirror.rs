@@ -230,8 +230,8 @@ fn settings_of(dump: &str) -> HostSettings {
 }
 
 /// A snapshot service gives the archive as it was at a time or before it. A day is added to the
-/// newest Release date, since the service takes a snapshot some hours after; a package stays in the
-/// pool for more than a day after a newer one has come.
+/// newest Release date, since the service takes a snapshot some hours after; Debian keeps a package
+/// that was replaced for a day and a half (dak's `StayOfExecution`).
 fn snapshot_root(template: &str, archive: &str, epoch: u64) -> String {
     let time = stamp(epoch.saturating_add(86_400));
     template.trim_end_matches('/').replace("{archive}", archive).replace("{time}", &time)
@@ -254,8 +254,8 @@ fn stamp(epoch: u64) -> String {
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
-/// Pool paths hold `+`, `~` and the like, which servers take as they are, apart from `+`: some
-/// stores read it as a blank. apt escapes the same way.
+/// Pool paths hold `+`, `~` and the like, which servers take as they are, apart from `+`: object
+/// stores such as S3 read it as a blank. apt 2.6 escapes the same way.
 fn escape(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     for byte in path.bytes() {

@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use crate::digest::Digest;
 
 pub mod apt;
+pub mod apt_error;
 pub mod artifact;
 pub mod changes;
 mod diagnose;
 pub mod fetch;
+pub mod fit;
+pub mod index;
 pub mod lock;
 pub mod mirror;
 pub mod packages;

@@ -62,20 +62,16 @@ impl Part {
                 break file;
             }
         };
-        if let (Some(wanted), Ok((found, size))) = (sha256, digest_of(to)) {
-            if wanted == found {
-                // The lock is ours, so nobody else is in the empty file that `open` made.
-                fs::remove_file(path).map_err(io)?;
-                return Ok(Part {
-                    path: path.into(),
-                    file,
-                    len: 0,
-                    hash: Sha256::new(),
-                    done: Some((found, size)),
-                });
-            }
+        if let (Some(wanted), Ok((found, size))) = (sha256, digest_of(to))
+            && wanted == found
+        {
+            // The lock is ours, so nobody else is in the empty file that was made just now.
+            fs::remove_file(path).map_err(io)?;
+            let (path, hash, done) = (path.to_owned(), Sha256::new(), Some((found, size)));
+            return Ok(Part { path, file, len: 0, hash, done });
         }
         let mut hash = Sha256::new();
+        // Reading what is there again costs less than storing the state of a digest beside it.
         let len = copy(&mut file, |bytes| {
             hash.update(bytes);
             Ok(())

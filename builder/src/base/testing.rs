@@ -262,7 +262,11 @@ impl Archive {
                 "Package: {name}\nVersion: {version}\nArchitecture: arm64\nMaintainer: T <t@example.org>\n{control}Description: x\n"
             );
             fs::write(tree.join("DEBIAN/control"), text).unwrap();
-            run(Command::new("dpkg-deb").args(["--root-owner-group", "-b"]).arg(&tree).arg(&pool));
+            run(Command::new("dpkg-deb")
+                .env("SOURCE_DATE_EPOCH", "1")
+                .args(["--root-owner-group", "-b"])
+                .arg(&tree)
+                .arg(&pool));
             fs::remove_dir_all(&tree).unwrap();
         }
         let packages =

@@ -81,6 +81,7 @@ impl Client {
             })?,
             404 | 410 => return Err(NoReply::Gone),
             416 => return Err(NoReply::Range),
+            // RFC 9110 and RFC 6585: these say "later", the other 4xx say "no".
             408 | 425 | 429 | 500..=599 => return Err(NoReply::Transient(format!("status {status}"))),
             _ => return Err(NoReply::Refused(format!("status {status}"))),
         };

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::artifact::{Origin, PipError, url_filename};
-use super::fetch::{Failure, FetchError, Fetcher, Item, wrap};
+use super::fetch::{Failure, FetchError, Fetcher, Item, MissingArtifact, wrap};
 use super::lock::Artifact;
 use super::part::{digest_of, place};
 use super::{Location, Pinned};
@@ -78,6 +78,7 @@ impl Fetcher {
                 return Ok(Had { path: item.path, filename: file.filename.into(), sha256, size });
             }
         }
+        // Before the network: whoever put it there has a reason.
         if let Some(found) = self.by_hand(file)? {
             return Ok(found);
         }
@@ -106,14 +107,18 @@ impl Fetcher {
     }
 
     fn missing(&self, file: &Upstream<'_>, reason: String) -> FetchError {
-        FetchError::Artifact {
+        let filename = match file.source {
+            Origin::Wheel(wheel) if file.filename.is_empty() => wheel.pattern(),
+            _ => file.filename.to_owned(),
+        };
+        FetchError::Artifact(Box::new(MissingArtifact {
             name: file.name.to_owned(),
-            filename: file.filename.to_owned(),
+            filename,
             from: file.source.to_string(),
             sha256: file.sha256,
             folder: self.hand_folder(),
             reason,
-        }
+        }))
     }
 
     pub(super) fn artifact_path(&self, sha256: &Digest) -> PathBuf {

@@ -50,6 +50,7 @@ struct RawSuite {
 pub(super) fn read(file: &Path, text: &str) -> Result<Base, BaseError> {
     let mut raw: File = diagnose::parse(file, text).map_err(|p| BaseError::Invalid(vec![p]))?;
     let mut check = Check { file, text, problems: Vec::new() };
+    // The lock beside it is found by this name too.
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let ids = check.numbers(std::mem::take(&mut raw.ids));
     let groups = check.numbers(std::mem::take(&mut raw.groups));
@@ -333,7 +334,7 @@ messagebus = 101
             ),
             ("\"apt\"]", "\"apt-\"]", "images/b.toml:5:24: `apt-` is no package name"),
             ("\"apt\"]", "\"systemd\"]", "images/b.toml:5:24: package `systemd` is named twice"),
-            ("\"trixie-s", "\"../s", "images/b.toml:9:45: `../security` is no plain word"),
+            ("\"trixie-s", "\"../s", "images/b.toml:9:44: `../security` is no plain word"),
             ("\"trixie\"", "\"-o\"", "images/b.toml:8:15: `-o` is no plain word"),
             ("architecture = \"arm64\"\n", "", "images/b.toml:2:8: the key `architecture` is missing"),
             (
@@ -383,7 +384,7 @@ messagebus = 101
             assert_eq!(problems(&text.replace(from, to)).len(), 1, "{to}");
         }
         let both = text.replace("path", "url = \"https://x/y\"\npath");
-        assert_eq!(problems(&both), ["images/t.toml:2:7: `path` and `url` exclude each other"]);
+        assert_eq!(problems(&both), ["images/b.toml:2:7: `path` and `url` exclude each other"]);
     }
 
     #[test]

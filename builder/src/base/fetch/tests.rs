@@ -177,7 +177,7 @@ fn many_at_once_on_one_cache_give_whole_files() {
     let names: Vec<String> = (0..20).map(|n| format!("/pool/p{n}.deb")).collect();
     let served: Vec<(&str, &[u8])> =
         names.iter().map(String::as_str).zip(bytes.iter().map(Vec::as_slice)).collect();
-    let server = Server::tricky(&served, Trick::Cut(7));
+    let server = Server::tricky(&served, Trick::Cut(3));
     let packages: Vec<Package> =
         bytes.iter().enumerate().map(|(n, b)| package(&format!("p{n}"), b)).collect();
     std::thread::scope(|scope| {

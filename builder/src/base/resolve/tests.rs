@@ -2,7 +2,7 @@ use std::fs;
 
 use super::super::artifact::Wheel;
 use super::super::testing::{Archive, Server, wanted_artifact, wants};
-use super::super::{Base, Source};
+use super::super::{Base, Source, WantedSet};
 use super::*;
 use crate::digest::Digest;
 
