@@ -67,7 +67,8 @@ fn a_package_of_any_compression_is_unpacked() {
 fn members_out_of_place_are_refused() {
     let (c, d) = (control(), data());
     let version: (&str, &[u8]) = ("debian-binary", b"2.0\n");
-    let (control, data): ((&str, &[u8]), (&str, &[u8])) = (("control.tar", &c), ("data.tar", &d));
+    let control: (&str, &[u8]) = ("control.tar", &c);
+    let data: (&str, &[u8]) = ("data.tar", &d);
     for (members, want) in [
         (vec![], "it has no member `debian-binary`"),
         (vec![version], "it has no member `control.tar`"),
