@@ -261,8 +261,10 @@ pub(crate) mod tests {
         Ok(out)
     }
 
-    const CODECS: [(Format, fn(&[u8]) -> Vec<u8>); 3] =
-        [(Format::Gzip, gzip), (Format::Xz, xz), (Format::Zstd, zst)];
+    /// Compresses all bytes.
+    pub(crate) type Pack = fn(&[u8]) -> Vec<u8>;
+
+    const CODECS: [(Format, Pack); 3] = [(Format::Gzip, gzip), (Format::Xz, xz), (Format::Zstd, zst)];
 
     #[test]
     fn every_format_is_found_and_read_also_in_several_parts() {
