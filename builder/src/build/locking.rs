@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::base::lock::{self, Locked};
+use crate::base::fit::{Locked, Misfit};
+use crate::base::lock;
 use crate::base::resolve::{self, Renew, Request};
 use crate::base::{Base, Want, Wanted, WantedArtifact, WantedSet, artifact};
 use crate::cluster::Node;
@@ -133,7 +134,7 @@ pub fn lock(base: &str, description: &Description, options: &Options, progress: 
     Ok(Found { base, lock: outcome.lock, changes: outcome.changes, missing })
 }
 
-fn unfit(path: &Path, base: &Base, misfits: &[lock::Misfit]) -> anyhow::Error {
+fn unfit(path: &Path, base: &Base, misfits: &[Misfit]) -> anyhow::Error {
     let lines: Vec<String> = misfits.iter().map(ToString::to_string).collect();
     anyhow::anyhow!("{}", lines.join("\n"))
         .context(Hint(format!("run `gt-image lock --base {}`", base.name)))

@@ -198,13 +198,9 @@ fn tar_base(file: &Path, sha256: &Digest, store: &Store) -> anyhow::Result<(Dige
 
 /// Fixed numbers that the base states for what its packages create.
 fn base_seed(base: &Base) -> Seed {
-    let mut seed = Seed::default();
-    for (name, id) in &base.ids {
-        seed.users.push(SeedUser::pinned(name, *id));
-        seed.groups.push(SeedGroup { name: name.clone(), gid: *id });
-    }
-    seed.groups.extend(base.groups.iter().map(|(name, gid)| SeedGroup { name: name.clone(), gid: *gid }));
-    seed
+    let user = |(name, id): (&String, &u32)| SeedUser::pinned(name, *id, base.groups.get(name).copied());
+    let group = |(name, gid): (&String, &u32)| SeedGroup { name: name.clone(), gid: *gid };
+    Seed { users: base.ids.iter().map(user).collect(), groups: base.groups.iter().map(group).collect() }
 }
 
 /// Users and groups that overlays fix, written before any script of their packages runs.

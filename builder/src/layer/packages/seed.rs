@@ -8,6 +8,9 @@ use super::database::{place, put};
 use crate::store::Store;
 use crate::tree::{Inode, Meta, Time, Tree};
 
+/// Number of the group `nogroup` on every Debian: base-passwd's `group.master`.
+const NOGROUP: u32 = 65_534;
+
 /// Users and groups that shall have fixed ids.
 #[derive(Debug, Clone, Default)]
 pub struct Seed {
@@ -51,11 +54,11 @@ impl Seed {
 }
 
 impl SeedUser {
-    /// A user of a package, of whom nothing but the number is known. The group of the same name has
-    /// the same number.
-    pub fn pinned(name: &str, id: u32) -> SeedUser {
+    /// A user of a package, of whom nothing but the number is known, and perhaps the first group;
+    /// else that is Debian's `nogroup`.
+    pub fn pinned(name: &str, uid: u32, group: Option<u32>) -> SeedUser {
         let (home, shell) = ("/nonexistent".to_owned(), "/usr/sbin/nologin".to_owned());
-        SeedUser { name: name.to_owned(), uid: id, gid: id, home, shell, comment: String::new() }
+        SeedUser { name: name.to_owned(), uid, gid: group.unwrap_or(NOGROUP), home, shell, comment: String::new() }
     }
 }
 
