@@ -148,7 +148,7 @@ fn too_many(nodes: &[Node<'_>], ino: Ino, entries: usize) -> Ext4Error {
 
 fn check(options: &Options) -> Result<(), Ext4Error> {
     let size = options.size;
-    if size % BLOCK_SIZE != 0 {
+    if !size.is_multiple_of(BLOCK_SIZE) {
         return Err(Ext4Error::Size { size, why: "it is no multiple of 4096 bytes" });
     }
     if size > SIZE_MAX {
