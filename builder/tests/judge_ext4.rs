@@ -1,5 +1,7 @@
 //! Runs the ext4 judges alone, until the end-to-end target takes them.
 
+#![expect(clippy::unwrap_used, reason = "a judge that cannot work should say where")]
+
 #[path = "../../tests/judge_ext4.rs"]
 mod judge_ext4;
 
