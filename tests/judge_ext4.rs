@@ -260,6 +260,8 @@ fn metadata(bench: &Bench, tree: &mut Tree) {
     let link = add(tree, "xattr/link", Kind::Symlink(vec![b'q'; 100].into()));
     set(tree, &link, "security.selinux", b"system_u:object_r:etc_t:s0");
     set(tree, &link, "trusted.large", &[3; 900]);
+    let short = add(tree, "xattr/short-link", Kind::Symlink(b"x".as_slice().into()));
+    set(tree, &short, "trusted.large", &[6; 700]);
     let device = add(tree, "xattr/device", Kind::Char { major: 5, minor: 1 });
     set(tree, &device, "trusted.large", &[4; 400]);
 }

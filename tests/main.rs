@@ -7,6 +7,10 @@
 
 mod cli;
 mod fenn;
+mod judge_disk;
+mod judge_ext4;
+mod judge_fat;
+mod qemu_initramfs;
 mod small;
 mod support;
 
@@ -16,5 +20,28 @@ fn main() {
     trials.extend(cli::trials());
     trials.extend(small::trials());
     trials.extend(fenn::trials());
+    trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Tests that know the library's writers alone, each a plain function.
+fn judges() -> Vec<libtest_mimic::Trial> {
+    use support::{Tier, trial};
+    const EXT4: &[Tier] = &[Tier::Judge(&["e2fsck", "dumpe2fs", "debugfs", "resize2fs", "mke2fs"])];
+    const KERNEL: &[Tier] = &[Tier::Judge(&["e2fsck", "resize2fs"]), Tier::Root];
+    const FAT: &[Tier] = &[Tier::Judge(&["fsck.vfat", "mkfs.vfat", "mdir", "mcopy", "minfo"])];
+    const DISK: &[Tier] =
+        &[Tier::Judge(&["sgdisk", "sfdisk", "blkid", "bmaptool", "zstd", "fsck.vfat", "mdir"])];
+    const QEMU: &[Tier] = &[Tier::Archive, Tier::Qemu, Tier::Judge(&["mke2fs", "sgdisk", "dpkg-deb"])];
+    let mut trials = Vec::new();
+    for (name, judge) in judge_ext4::ALL {
+        let tiers = if name.starts_with("root_") { KERNEL } else { EXT4 };
+        trials.push(trial(&format!("ext4::{name}"), tiers, *judge));
+    }
+    trials.extend(judge_fat::ALL.iter().map(|(name, judge)| trial(&format!("fat::{name}"), FAT, *judge)));
+    trials.extend(judge_disk::ALL.iter().map(|(name, judge)| trial(&format!("disk::{name}"), DISK, *judge)));
+    for (name, test) in qemu_initramfs::ALL {
+        trials.push(trial(&format!("initramfs::{name}"), QEMU, *test));
+    }
+    trials
 }

@@ -179,6 +179,7 @@ impl<'t> Gatherer<'t> {
             let entries = Vec::new();
             self.content.listings.push(Listing { ino, parent, subdirs: 0, min_blocks: 1, entries });
         } else if links > 1 {
+            // Nearly no file has a second name, so nearly none costs a place in the map.
             self.linked.insert(id, ino);
         }
         Ok(ino)
@@ -189,6 +190,7 @@ impl<'t> Gatherer<'t> {
         if !self.lost_and_found {
             let root = &mut listings[0];
             let at = root.entries.partition_point(|entry| entry.name < LOST_AND_FOUND);
+            // In its place among the others, or a second image of the mounted tree would differ.
             root.subdirs += 1;
             root.entries.insert(at, Entry { name: LOST_AND_FOUND, ino: Ino::LOST_AND_FOUND, kind: FT_DIR });
         }

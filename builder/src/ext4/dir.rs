@@ -169,11 +169,14 @@ impl<'t> Dir<'t> {
 /// Sorts by hash and cuts where the next entry does not fit any more.
 fn sort_into_leaves(list: &mut Vec<Entry<'_>>, seed: &HashSeed) -> Vec<Leaf> {
     let mut keyed: Vec<_> = list.iter().map(|entry| (seed.hash(entry.name), *entry)).collect();
+    // The name decides where hashes agree, so that the order in the block is always the same.
     keyed.sort_unstable_by_key(|(hash, entry)| (*hash, entry.name));
     let mut leaves = vec![Leaf { hash: 0, first: 0 }];
     let mut used = 0;
     for (i, ((hash, _), entry)) in keyed.iter().enumerate() {
         if used + entry.size() > ROOM {
+            // A search that ends in one leaf goes on in the next when that one's bit 0 is set:
+            // `ext4_htree_next_block` in fs/ext4/namei.c.
             let continued = keyed[i - 1].0.0 == *hash;
             leaves.push(Leaf { hash: hash | u32::from(continued), first: i });
             used = 0;

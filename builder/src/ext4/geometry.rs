@@ -78,6 +78,8 @@ impl Geometry {
         let per_group = u32::try_from(wanted.div_ceil(groups)).unwrap_or(INODES_PER_GROUP_MAX);
         let inodes_per_group = per_group.min(INODES_PER_GROUP_MAX).next_multiple_of(INODES_PER_BLOCK);
         let desc_blocks = groups.div_ceil(DESCS_PER_BLOCK);
+        // Without these blocks the kernel would still grow the filesystem, but by `meta_bg`, which
+        // older tools do not read.
         let grown = (blocks * GROWTH).min(u64::from(u32::MAX)).div_ceil(BLOCKS_PER_GROUP);
         let reserved = grown.div_ceil(DESCS_PER_BLOCK).saturating_sub(desc_blocks);
         Ok(Geometry {
@@ -169,6 +171,7 @@ impl Geometry {
     fn after_heads(&self, mut at: u64, len: u64) -> u64 {
         let groups = at / BLOCKS_PER_GROUP..=(at + len) / BLOCKS_PER_GROUP;
         for group in groups.filter_map(|group| u32::try_from(group).ok()) {
+            // An inode table has to be in one piece, so it goes behind the copy as a whole.
             let head = u64::from(group) * BLOCKS_PER_GROUP;
             let head = head..head + self.head_blocks(group);
             if at < head.end && head.start < at + len {
@@ -195,14 +198,14 @@ pub(super) fn has_superblock(group: u32) -> bool {
 fn journal_blocks(blocks: u64) -> u64 {
     const K: u64 = 1024;
     match blocks {
-        ..32_768 => K,
-        ..262_144 => 4 * K,
-        ..524_288 => 8 * K,
-        ..4_194_304 => 16 * K,
-        ..8_388_608 => 32 * K,
-        ..16_777_216 => 64 * K,
-        ..33_554_432 => 128 * K,
-        _ => 256 * K,
+        0..32_768 => K,
+        32_768..262_144 => 4 * K,
+        262_144..524_288 => 8 * K,
+        524_288..4_194_304 => 16 * K,
+        4_194_304..8_388_608 => 32 * K,
+        8_388_608..16_777_216 => 64 * K,
+        16_777_216..33_554_432 => 128 * K,
+        33_554_432.. => 256 * K,
     }
 }
 

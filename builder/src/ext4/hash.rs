@@ -67,6 +67,7 @@ const ROUNDS: [Round; 3] = [
 
 fn half_md4(state: &mut [u32; 4], input: &[u32; 8]) {
     let [mut a, mut b, mut c, mut d] = *state;
+    // Each step of the kernel's ROUND names its variables anew; here they change places instead.
     for (mix, constant, order, turns) in ROUNDS {
         for (step, word) in order.into_iter().enumerate() {
             let sum = a.wrapping_add(mix(b, c, d)).wrapping_add(input[word]).wrapping_add(constant);

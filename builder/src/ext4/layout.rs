@@ -148,7 +148,7 @@ fn too_many(nodes: &[Node<'_>], ino: Ino, entries: usize) -> Ext4Error {
 
 fn check(options: &Options) -> Result<(), Ext4Error> {
     let size = options.size;
-    if size % BLOCK_SIZE != 0 {
+    if !size.is_multiple_of(BLOCK_SIZE) {
         return Err(Ext4Error::Size { size, why: "it is no multiple of 4096 bytes" });
     }
     if size > SIZE_MAX {
@@ -218,13 +218,17 @@ impl Placement {
             resize_map: FsBlock(0),
             pieces: Vec::with_capacity(nodes.len() + 64),
         };
+        // Told at once by how much, `size_for` takes a step or two instead of hundreds.
         let demand = demand(nodes, dir_blocks) + geometry.journal_blocks + 1;
         if let Some(short) = demand.checked_sub(plan.space.free()).filter(|&short| short > 0) {
             return Err(Full { short });
         }
+        // The journal comes first: where it is does not depend on the tree, so images of one size
+        // differ as little as their trees.
         plan.resize_map = plan.block(What::ResizeMap)?;
         plan.journal = plan.extents(Ino::JOURNAL, [(0, geometry.journal_blocks)])?;
         plan.directories(nodes, dir_blocks)?;
+        // All that a walk reads before file bytes is together: on a card that is one sweep.
         plan.small_blocks(nodes)?;
         for (i, node) in nodes.iter().enumerate() {
             if let Body::File(object) = node.body {
@@ -282,6 +286,8 @@ impl Placement {
                 blocks += got;
             }
         }
+        // The tree comes after the data, because only then is it known how many extents there are,
+        // and behind it so that no file is cut by its own tree.
         let count = self.extents.len() - first;
         for nth in 0..tree_blocks(count) {
             // A tree of 2^32 blocks would need as many extents first.
@@ -309,6 +315,7 @@ impl Placement {
                 self.pieces.push(Piece { start: tables.inode_table, what: What::InodeTable(number) });
             }
         }
+        // No two pieces begin at one block, so an unstable sort has one result.
         self.pieces.sort_unstable_by_key(|piece| piece.start);
     }
 

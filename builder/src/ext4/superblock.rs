@@ -63,6 +63,7 @@ pub(super) fn encode(geometry: &Geometry, options: &Options, counts: &Counts, gr
     put(out, 0xec, &options.hash_seed);
     out[0xfc] = 1; // s_def_hash_version: half MD4
     put16(out, 0xfe, DESC as u16);
+    // No mount option is needed for what images of a Debian root hold.
     put32(out, 0x100, 0x4 | 0x8); // s_default_mount_opts: user_xattr, acl
     journal_copy(geometry, counts, out);
     put16(out, 0x15c, EXTRA_ISIZE); // s_min_extra_isize

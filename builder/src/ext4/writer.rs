@@ -121,6 +121,7 @@ impl<'a> Writer<'a> {
         let at = if group == 0 { PRIMARY_OFFSET } else { 0 };
         let out = &mut feed.block()?[at..at + SUPERBLOCK];
         superblock::encode(&layout.geometry, &layout.options, &self.counts, group, out);
+        // Copies are whole, as mke2fs writes them: `e2fsck -b` starts from one of them alone.
         for part in self.descriptors.chunks(BLOCK) {
             put(feed.block()?, 0, part);
         }
@@ -170,6 +171,7 @@ impl<'a> Writer<'a> {
         bitmap.sum(self.seed, all)
     }
 
+    /// Only the blocks with used inodes: the kernel takes the rest for zero by `bg_itable_unused`.
     fn inode_table(&self, group: u32, feed: &mut Feed) -> Written {
         let geometry = &self.layout.geometry;
         let first = group * geometry.inodes_per_group + 1;
@@ -196,6 +198,7 @@ impl<'a> Writer<'a> {
                 };
                 raw.encode(self.seed, ino, out);
             }
+            // Of the first ten inodes only these three are in use.
             _ if node_ino(node_index(ino)) != ino => inode::encode_unused(self.seed, ino, out),
             _ => self.node(ino, &self.layout.nodes[node_index(ino)], out),
         }
@@ -270,9 +273,14 @@ impl<'a> Writer<'a> {
         let extent = &layout.plan.extents[extent as usize];
         let first = extent.logical as usize;
         if ino == Ino::JOURNAL {
-            // The rest of the journal is zero.
-            if first == 0 {
-                superblock::encode_journal(&layout.geometry, &layout.options, feed.block()?);
+            // Zero blocks are written here and not skipped. A card that is flashed by block map keeps
+            // its old bytes where nothing is mapped, and the journal of the same node's last image
+            // has the same UUID and sequence numbers: a recovery would replay it.
+            for nth in first..first + usize::from(extent.len) {
+                let block = feed.block()?;
+                if nth == 0 {
+                    superblock::encode_journal(&layout.geometry, &layout.options, block);
+                }
             }
             return Ok(());
         }
@@ -306,6 +314,7 @@ impl<'a> Writer<'a> {
         range: Range<u64>,
         feed: &mut Feed,
     ) -> Written {
+        // A file with thousands of holes has as many extents: it is opened for the first only.
         if self.open.as_ref().is_none_or(|(open, _)| *open != ino) {
             let opened = self.store.open_object(object);
             let file =
@@ -316,6 +325,7 @@ impl<'a> Writer<'a> {
         let mut at = range.start;
         while at < range.end {
             let room = feed.room()?;
+            // Straight into the buffer that the sink will take: bytes are copied once.
             let len = usize::try_from(range.end - at).map_or(room.len(), |left| left.min(room.len()));
             file.read_exact_at(&mut room[..len], at)
                 .map_err(|source| Stop::Source(Ext4Error::Read { path: path.clone(), at, source }))?;

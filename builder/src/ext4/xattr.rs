@@ -79,6 +79,8 @@ impl<'t> Attributes<'t> {
                 return Err(Ext4Error::XattrSpace { path: path.clone(), name: full_name.clone() });
             }
         }
+        // The kernel gives up its search in a block at the first entry that sorts behind the one
+        // it looks for: `xattr_find_entry`.
         for list in [&mut plan.inode, &mut plan.block] {
             list.sort_by(|a, b| (a.index, a.name.len(), a.name).cmp(&(b.index, b.name.len(), b.name)));
         }
@@ -141,6 +143,7 @@ fn encode(list: &[Attribute<'_>], first: usize, out: &mut [u8]) -> u32 {
         let hash = hash(attribute.name, &out[values..values + len.next_multiple_of(4)]);
         out[at] = attribute.name.len() as u8;
         out[at + 1] = attribute.index;
+        // An empty value is nowhere: `ext4_xattr_set_entry` leaves its offset 0 too.
         put16(out, at + 2, if len == 0 { 0 } else { values as u16 });
         put32(out, at + 8, len as u32);
         put32(out, at + 12, hash);

@@ -76,7 +76,12 @@ pub(super) fn read(store: &Store, tree: &Tree) -> Result<Vec<Installed>, Install
 }
 
 /// A file of the database in the tree.
-pub(super) fn info(tree: &Tree, store: &Store, qualified: &str, kind: &str) -> Result<Option<Vec<u8>>, InstallError> {
+pub(super) fn info(
+    tree: &Tree,
+    store: &Store,
+    qualified: &str,
+    kind: &str,
+) -> Result<Option<Vec<u8>>, InstallError> {
     let path = place(&format!("{ADMIN}/info/{qualified}.{kind}"))?;
     let object = tree.get(&path).and_then(Inode::object);
     Ok(object.map(|object| store.read_object(object)).transpose()?)

@@ -70,7 +70,8 @@ pub(super) fn run(
     task: &Task,
 ) -> Result<(Tree, Vec<ScriptRun>), InstallError> {
     let work = store.work_dir("sandbox")?;
-    fs::write(work.path().join("tree"), dump::write(tree)).map_err(InstallError::sandbox("writing its input"))?;
+    fs::write(work.path().join("tree"), dump::write(tree))
+        .map_err(InstallError::sandbox("writing its input"))?;
     let json = serde_json::to_vec(spec).map_err(|e| InstallError::sandbox("writing its input")(e.into()))?;
     fs::write(work.path().join("spec"), json).map_err(InstallError::sandbox("writing its input"))?;
     // newuidmap runs as another user and must be able to pass through; only the top is affected.
@@ -99,11 +100,15 @@ pub(super) fn run(
 fn listen(child: &mut Child, spec: &Spec, task: &Task) -> Result<Vec<ScriptRun>, InstallError> {
     let pid = child.id();
     let mut stdin = child.stdin.take();
-    let stdout = child.stdout.take().ok_or_else(|| InstallError::sandbox("talking to it")(std::io::ErrorKind::BrokenPipe.into()))?;
+    let stdout = child
+        .stdout
+        .take()
+        .ok_or_else(|| InstallError::sandbox("talking to it")(std::io::ErrorKind::BrokenPipe.into()))?;
     let mut log = Vec::new();
     for line in BufReader::new(stdout).lines() {
         let line = line.map_err(InstallError::sandbox("listening to it"))?;
-        let event = serde_json::from_str(&line).map_err(|e| InstallError::sandbox(format!("understanding `{line}`"))(e.into()))?;
+        let event = serde_json::from_str(&line)
+            .map_err(|e| InstallError::sandbox(format!("understanding `{line}`"))(e.into()))?;
         match event {
             Event::Mapped => {
                 map_ids(pid)?;
@@ -134,7 +139,9 @@ fn listen(child: &mut Child, spec: &Spec, task: &Task) -> Result<Vec<ScriptRun>,
             Event::Done => return Ok(log),
         }
     }
-    Err(InstallError::sandbox("listening to it")(std::io::Error::other("it ended without a word; was it killed?")))
+    Err(InstallError::sandbox("listening to it")(std::io::Error::other(
+        "it ended without a word; was it killed?",
+    )))
 }
 
 /// Gives the process its ids: as root the same ids as outside, as an ordinary user its own id as
@@ -149,10 +156,9 @@ fn map_ids(pid: u32) -> Result<(), InstallError> {
         return Ok(());
     }
     let user = user_name();
-    for (file, program, own) in [
-        ("/etc/subuid", "newuidmap", getuid().as_raw()),
-        ("/etc/subgid", "newgidmap", getgid().as_raw()),
-    ] {
+    for (file, program, own) in
+        [("/etc/subuid", "newuidmap", getuid().as_raw()), ("/etc/subgid", "newgidmap", getgid().as_raw())]
+    {
         let text = fs::read_to_string(file).unwrap_or_default();
         let start = sub_ids(&text, &user, getuid().as_raw()).ok_or_else(|| {
             let flag = if file == "/etc/subuid" { "uids" } else { "gids" };
@@ -160,7 +166,10 @@ fn map_ids(pid: u32) -> Result<(), InstallError> {
             InstallError::SubIds { user: user.clone(), file, hint }
         })?;
         let args = [pid, 0, own, 1, 1, start, 65535].map(|n| n.to_string());
-        let out = Command::new(program).args(args).output().map_err(InstallError::sandbox(format!("running `{program}`")))?;
+        let out = Command::new(program)
+            .args(args)
+            .output()
+            .map_err(InstallError::sandbox(format!("running `{program}`")))?;
         if !out.status.success() {
             let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
             return Err(InstallError::sandbox(format!("running `{program}`"))(std::io::Error::other(said)));

@@ -1,8 +1,7 @@
 //! Boots the initramfs in QEMU's `virt` machine with a real kernel and a hand-made disk.
 //! Must not know: our own writers of filesystems and partition tables; the disk is made by mke2fs and
 //! sgdisk, so that a fault here is one of the initramfs.
-//! Spec: style.md section 7, tier `qemu`. `GT_IMAGE_KERNEL_ROOT` names a directory with an unpacked
-//! arm64 kernel package and busybox-static: `boot/vmlinuz-*`, `usr/lib/modules`, `usr/bin/busybox`.
+//! Spec: style.md section 7, tier `qemu`. Kernel and busybox are those of fenn's packages.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,6 +15,17 @@ use gt_image::tree::{Inode, Kind, Meta, Time, Tree, TreePath};
 use gt_image::{initramfs, kmod};
 
 const ROOT_GUID: &str = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9";
+/// Every test of this file with its name.
+pub const ALL: &[(&str, fn())] = &[
+    ("a_disk_keeps_what_is_written", a_disk_keeps_what_is_written),
+    ("an_ephemeral_root_forgets_all_but_state", an_ephemeral_root_forgets_all_but_state),
+    (
+        "without_a_state_partition_the_console_says_what_is_lost",
+        without_a_state_partition_the_console_says_what_is_lost,
+    ),
+    ("a_wrong_root_says_so_and_reboots", a_wrong_root_says_so_and_reboots),
+];
+
 const MIB: u64 = 1 << 20;
 
 /// What the test system does: says what it finds, changes it, and powers off.
@@ -37,12 +47,6 @@ $b sync
 $b poweroff -f
 "#;
 
-fn not_run(why: &str) {
-    let required = std::env::var("GT_IMAGE_REQUIRE").unwrap_or_default();
-    assert!(!required.split(',').any(|tier| tier == "qemu"), "qemu is required here: {why}");
-    writeln!(std::io::stderr(), "not run: qemu: {why}").ok();
-}
-
 /// A kernel, our initramfs and a disk, ready to boot.
 struct Machine {
     dir: tempfile::TempDir,
@@ -50,25 +54,16 @@ struct Machine {
 }
 
 impl Machine {
-    /// `None`, and said so, where this machine cannot run the test.
-    fn new() -> Option<Machine> {
-        let Some(root) = std::env::var_os("GT_IMAGE_KERNEL_ROOT").map(PathBuf::from) else {
-            not_run("GT_IMAGE_KERNEL_ROOT is not set");
-            return None;
-        };
-        for tool in ["qemu-system-aarch64", "mke2fs", "sgdisk"] {
-            if Command::new(tool).arg("--version").output().is_err() {
-                not_run(&format!("there is no {tool}"));
-                return None;
-            }
-        }
+    /// With fenn's kernel and busybox.
+    fn new() -> Machine {
+        let root = crate::fenn::kernel_root();
         let dir = tempfile::tempdir().unwrap();
         let version = name_in(&root.join("usr/lib/modules"), "");
         let kernel = root.join("boot").join(format!("vmlinuz-{version}"));
         fs::write(dir.path().join("initramfs"), initramfs_of(&root, &version, dir.path())).unwrap();
         let machine = Machine { dir, kernel };
         machine.make_disk(&root);
-        Some(machine)
+        machine
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -176,7 +171,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 /// `ROOT=disk`: what is written stays, and so does state.
 pub fn a_disk_keeps_what_is_written() {
-    let Some(machine) = Machine::new() else { return };
+    let machine = Machine::new();
     let words = format!("root=PARTUUID={ROOT_GUID} rootwait single");
     let first = machine.boot(&words, LIMIT);
     expect(
@@ -191,7 +186,7 @@ pub fn a_disk_keeps_what_is_written() {
 
 /// `ROOT=disk-ephemeral`: only state stays, and scratch space is empty at every boot.
 pub fn an_ephemeral_root_forgets_all_but_state() {
-    let Some(machine) = Machine::new() else { return };
+    let machine = Machine::new();
     let words =
         format!("root=PARTUUID={} gt.root=disk-ephemeral gt.overlay_size=64m", ROOT_GUID.to_uppercase());
     for kept in ["node: kept: seed, 0 boots", "node: kept: seed, 1 boots", "node: kept: seed, 2 boots"] {
@@ -204,7 +199,7 @@ pub fn an_ephemeral_root_forgets_all_but_state() {
 
 /// Without `gt-state` and with an MBR: boots all the same and says that state is lost.
 pub fn without_a_state_partition_the_console_says_what_is_lost() {
-    let Some(machine) = Machine::new() else { return };
+    let machine = Machine::new();
     machine.make_mbr();
     let text = machine.boot("quiet root=PARTUUID=01234567-01 gt.root=disk-ephemeral", LIMIT);
     expect(&text, &["there is no partition gt-state: state will be lost", "node: kept: seed"]);
@@ -213,7 +208,7 @@ pub fn without_a_state_partition_the_console_says_what_is_lost() {
 
 /// What cannot boot says why and reboots, within its deadline.
 pub fn a_wrong_root_says_so_and_reboots() {
-    let Some(machine) = Machine::new() else { return };
+    let machine = Machine::new();
     for (words, want) in [
         (
             "root=PARTUUID=deadbeef-02 gt.timeout=3",
@@ -280,28 +275,4 @@ fn load(tree: &mut Tree, store: &Store, root: &Path, name: &Path) {
     tree.make_parents(&path, &Meta::root_owned(0o755, Time::default())).unwrap();
     let kind = Kind::File(store.put_bytes(&fs::read(&real).unwrap()).unwrap());
     tree.insert(path, Inode { meta: Meta::root_owned(0o644, Time::default()), kind }).unwrap();
-}
-
-/// So that the file can run alone: `cargo test --test qemu_initramfs`.
-#[cfg(test)]
-mod alone {
-    #[test]
-    fn disk() {
-        super::a_disk_keeps_what_is_written();
-    }
-
-    #[test]
-    fn ephemeral() {
-        super::an_ephemeral_root_forgets_all_but_state();
-    }
-
-    #[test]
-    fn stateless() {
-        super::without_a_state_partition_the_console_says_what_is_lost();
-    }
-
-    #[test]
-    fn wrong() {
-        super::a_wrong_root_says_so_and_reboots();
-    }
 }
