@@ -308,7 +308,7 @@ fn clean() {
     let tar = fenn.dir.join("root.tar");
     ok(fenn.command(&["export", "--node", "fenn", "--tar"]).arg(&tar));
     let hostname = fs::read_to_string("/etc/hostname").unwrap_or_default();
-    let own = run("tar", ["-xOf", tar.to_str().unwrap(), "etc/hostname"]);
+    let own = run("tar", ["-xOf", tar.to_str().unwrap(), "./etc/hostname"]);
     assert_eq!(own, "fenn\n");
     assert_ne!(own, hostname);
     fs::remove_file(tar).unwrap();

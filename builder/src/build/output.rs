@@ -3,12 +3,13 @@
 //! Spec: design.md sections 11 and 13: `images/out/<node>/`.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -16,13 +17,17 @@ use crate::io::atomic;
 
 /// The record's name. With a dot, because it is ours and not an output.
 const RECORD: &str = ".built.json";
+/// Held by the build that writes here.
+const LOCK: &str = ".lock";
 /// What temporary files of ours begin with.
 const TEMPORARY: &str = ".gt-image-";
 
-/// One node's folder.
+/// One node's folder, ours alone while this value lives.
 #[derive(Debug)]
 pub struct Folder {
     dir: PathBuf,
+    // The lock goes with the descriptor, also when we are killed.
+    _lock: File,
 }
 
 /// From which inputs which files were made. A file that was changed since has another size or time.
@@ -33,11 +38,17 @@ struct Record {
 }
 
 impl Folder {
-    /// The folder of a node below the output directory; made when it does not exist.
+    /// The folder of a node below the output directory; made when it does not exist. Waits while
+    /// another build writes there.
     pub fn open(out: &Path, node: &str) -> anyhow::Result<Folder> {
         let dir = out.join(node);
         fs::create_dir_all(&dir).with_context(|| format!("making the folder `{}`", dir.display()))?;
-        Ok(Folder { dir })
+        let path = dir.join(LOCK);
+        let locking = || format!("locking `{}`", path.display());
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(&path).with_context(locking)?;
+        flock(&lock, FlockOperation::LockExclusive).with_context(locking)?;
+        Ok(Folder { dir, _lock: lock })
     }
 
     /// Where an output goes.
@@ -148,7 +159,7 @@ mod tests {
         let mut left: Vec<_> =
             fs::read_dir(dir.path().join("fenn")).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, ["mine"]);
+        assert_eq!(left, [".lock", "mine"]);
         fs::create_dir(folder.path("x")).unwrap();
         assert!(folder.prepare(&["x"], &[]).unwrap_err().to_string().contains("in the way"));
     }

@@ -60,7 +60,7 @@ impl ClusterKey {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return ClusterKey::make(path).map(|k| (k, true));
+                return ClusterKey::make(path);
             }
             Err(e) => return Err(io("reading")(e)),
         };
@@ -74,7 +74,7 @@ impl ClusterKey {
         Ok((ClusterKey(*key.bytes()), false))
     }
 
-    fn make(path: &Path) -> Result<ClusterKey, KeyError> {
+    fn make(path: &Path) -> Result<(ClusterKey, bool), KeyError> {
         use std::os::unix::fs::PermissionsExt;
         let io = |source| KeyError::Io { doing: "making", path: path.into(), source };
         let mut raw = [0; 32];
@@ -83,8 +83,13 @@ impl ClusterKey {
         let mut file = atomic::begin(path).map_err(io)?;
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(io)?;
         io::Write::write_all(&mut file, format!("{}\n", hex(&raw)).as_bytes()).map_err(io)?;
-        atomic::finish(file, path).map_err(io)?;
-        Ok(ClusterKey(raw))
+        file.as_file().sync_all().map_err(io)?;
+        match file.persist_noclobber(path) {
+            Ok(_) => Ok((ClusterKey(raw), true)),
+            // Another build was quicker: there is one key.
+            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => ClusterKey::load_or_make(path),
+            Err(e) => Err(io(e.error)),
+        }
     }
 
     /// `len` bytes that follow from the key and `purpose`: HKDF-SHA-256 with the salt

@@ -66,6 +66,11 @@ impl Store {
             for (name, bytes) in files {
                 self.write(&dir.join(name), bytes)?;
             }
+        } else {
+            // Made again, so it is the newest again.
+            let path = dir.join("root");
+            let touched = fs::File::open(&path).and_then(|f| f.set_modified(SystemTime::now()));
+            touched.map_err(|e| fail("dating", &path, e))?;
         }
         self.set_current(node, &generation.digest)
     }
