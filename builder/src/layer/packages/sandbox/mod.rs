@@ -19,7 +19,7 @@ mod outer;
 mod runner;
 mod scan;
 pub(crate) mod spec;
-mod stub;
+pub(super) mod stub;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -62,13 +62,23 @@ pub fn maybe_enter() {
     std::process::exit(code)
 }
 
-/// Runs the jobs of `spec` on `tree`; gives the tree that they leave, and what they printed.
+/// What came of a run.
+pub(super) struct Outcome {
+    /// The tree that the scripts left.
+    pub tree: Tree,
+    /// What they printed.
+    pub log: Vec<ScriptRun>,
+    /// Calls of programs that only note them.
+    pub calls: Vec<Vec<String>>,
+}
+
+/// Runs the jobs of `spec` on `tree`.
 pub(super) fn run(
     store: &Store,
     tree: &Tree,
     spec: &Spec,
     task: &Task,
-) -> Result<(Tree, Vec<ScriptRun>), InstallError> {
+) -> Result<Outcome, InstallError> {
     let work = store.work_dir("sandbox")?;
     fs::write(work.path().join("tree"), dump::write(tree)).map_err(InstallError::sandbox("writing its input"))?;
     let json = serde_json::to_vec(spec).map_err(|e| InstallError::sandbox("writing its input")(e.into()))?;
@@ -82,8 +92,8 @@ pub(super) fn run(
         .stdout(Stdio::piped())
         .spawn()
         .map_err(InstallError::sandbox("starting it"))?;
-    let log = match listen(&mut child, spec, task) {
-        Ok(log) => log,
+    let (log, calls) = match listen(&mut child, spec, task) {
+        Ok(heard) => heard,
         Err(e) => {
             // It may have ended already.
             let _ = child.kill();
@@ -93,14 +103,16 @@ pub(super) fn run(
     };
     child.wait().map_err(InstallError::sandbox("waiting for it"))?;
     let text = fs::read(work.path().join("result")).map_err(InstallError::sandbox("reading its result"))?;
-    Ok((dump::read(&text)?, log))
+    Ok(Outcome { tree: dump::read(&text)?, log, calls })
 }
 
-fn listen(child: &mut Child, spec: &Spec, task: &Task) -> Result<Vec<ScriptRun>, InstallError> {
+type Heard = (Vec<ScriptRun>, Vec<Vec<String>>);
+
+fn listen(child: &mut Child, spec: &Spec, task: &Task) -> Result<Heard, InstallError> {
     let pid = child.id();
     let mut stdin = child.stdin.take();
     let stdout = child.stdout.take().ok_or_else(|| InstallError::sandbox("talking to it")(std::io::ErrorKind::BrokenPipe.into()))?;
-    let mut log = Vec::new();
+    let (mut log, mut noted) = (Vec::new(), Vec::new());
     for line in BufReader::new(stdout).lines() {
         let line = line.map_err(InstallError::sandbox("listening to it"))?;
         let event = serde_json::from_str(&line).map_err(|e| InstallError::sandbox(format!("understanding `{line}`"))(e.into()))?;
@@ -131,7 +143,8 @@ fn listen(child: &mut Child, spec: &Spec, task: &Task) -> Result<Vec<ScriptRun>,
                     errno.map_or_else(|| std::io::Error::other(what), std::io::Error::from_raw_os_error);
                 return Err(InstallError::Sandbox { doing, source });
             }
-            Event::Done => return Ok(log),
+            Event::Calls { calls } => noted = calls,
+            Event::Done => return Ok((log, noted)),
         }
     }
     Err(InstallError::sandbox("listening to it")(std::io::Error::other("it ended without a word; was it killed?")))
