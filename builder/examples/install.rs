@@ -41,7 +41,12 @@ fn main() -> anyhow::Result<()> {
         }
         let scripts: u64 = log.iter().filter(|r| !r.package.is_empty()).map(|r| r.millis).sum();
         let cpu: u64 = log.iter().map(|r| r.cpu).sum();
-        println!("{list}: {seconds:.1} s, scripts {:.1} s, cpu {:.1} s, {}", scripts as f64 / 1e3, cpu as f64 / 1e3, dump::digest(&made));
+        println!(
+            "{list}: {seconds:.1} s, scripts {:.1} s, cpu {:.1} s, {}",
+            scripts as f64 / 1e3,
+            cpu as f64 / 1e3,
+            dump::digest(&made)
+        );
         if let Ok(dir) = std::env::var("LOG") {
             let name = Path::new(list).file_name().unwrap_or_default().to_string_lossy().into_owned();
             std::fs::write(format!("{dir}/{name}.dump"), dump::write(&made))?;

@@ -45,7 +45,8 @@ pub(super) fn update(tree: &mut Tree, store: &Store, epoch: i64) -> Result<(), I
         if bytes.last().is_some_and(|&b| b != b'\n') {
             bundle.push(b'\n');
         }
-        let name = stem(&String::from_utf8_lossy(trusted.name())).replace([' ', ','], "_").replace(['(', ')'], "=");
+        let name =
+            stem(&String::from_utf8_lossy(trusted.name())).replace([' ', ','], "_").replace(['(', ')'], "=");
         link(tree, &format!("{CERTS}/{name}.pem"), &trusted.to_string(), time)?;
     }
     rehash(tree, store, time)?;

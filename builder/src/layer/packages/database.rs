@@ -76,7 +76,12 @@ pub(super) fn read(store: &Store, tree: &Tree) -> Result<Vec<Installed>, Install
 }
 
 /// A file of the database in the tree.
-pub(super) fn info(tree: &Tree, store: &Store, qualified: &str, kind: &str) -> Result<Option<Vec<u8>>, InstallError> {
+pub(super) fn info(
+    tree: &Tree,
+    store: &Store,
+    qualified: &str,
+    kind: &str,
+) -> Result<Option<Vec<u8>>, InstallError> {
     let path = place(&format!("{ADMIN}/info/{qualified}.{kind}"))?;
     let object = tree.get(&path).and_then(Inode::object);
     Ok(object.map(|object| store.read_object(object)).transpose()?)
@@ -171,8 +176,13 @@ fn conffiles(package: &Package, store: &Store) -> Result<String, InstallError> {
     let mut out = String::new();
     let lines = package.control_file("conffiles").unwrap_or_default();
     for line in String::from_utf8_lossy(lines).lines().map(str::trim).filter(|l| !l.is_empty()) {
-        // `remove-on-upgrade /etc/x` names a file that is not in the package.
-        let Some(path) = line.strip_prefix('/') else { continue };
+        let Some(path) = line.strip_prefix('/') else {
+            // `remove-on-upgrade /etc/x` names a file that is not in the package.
+            if let Some(path) = line.strip_prefix("remove-on-upgrade ") {
+                out.push_str(&format!("\n {path} newconffile remove-on-upgrade"));
+            }
+            continue;
+        };
         let object = package.data.tree().get(&place(path)?).and_then(Inode::object);
         let object = object.ok_or_else(|| InstallError::Field {
             package: package.name.clone(),

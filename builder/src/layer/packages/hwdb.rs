@@ -8,8 +8,8 @@ mod trie;
 
 use std::collections::BTreeMap;
 
-use super::database::{place, put, read};
 use super::InstallError;
+use super::database::{place, put, read};
 use crate::store::Store;
 use crate::tree::{Inode, Meta, Time, Tree};
 use trie::{Property, Trie};
@@ -21,8 +21,7 @@ pub(super) fn apply(
     calls: &[Vec<String>],
     time: Time,
 ) -> Result<(), InstallError> {
-    let updates =
-        calls.iter().filter(|call| call[0] == "systemd-hwdb" && call.iter().any(|w| w == "update"));
+    let updates = calls.iter().filter(|call| call[0] == "systemd-hwdb" && call.iter().any(|w| w == "update"));
     let Some(call) = updates.last() else { return Ok(()) };
     let usr = call.iter().any(|w| w == "--usr");
     let dirs = if usr { &["usr/lib/udev/hwdb.d"][..] } else { &["etc/udev/hwdb.d", "usr/lib/udev/hwdb.d"] };
@@ -52,9 +51,8 @@ pub(super) fn apply(
 fn version(store: &Store, tree: &Tree) -> Result<u64, InstallError> {
     let installed = read(store, tree)?;
     let udev = installed.iter().find(|package| package.name == "udev");
-    let digits: String = udev
-        .map(|udev| udev.version.chars().take_while(char::is_ascii_digit).collect())
-        .unwrap_or_default();
+    let digits: String =
+        udev.map(|udev| udev.version.chars().take_while(char::is_ascii_digit).collect()).unwrap_or_default();
     Ok(digits.parse().unwrap_or_default())
 }
 

@@ -36,11 +36,8 @@ fn lay_one(
 ) -> Result<(), InstallError> {
     let mut placed: HashMap<InodeId, InodeId> = HashMap::new();
     for (path, id, inode) in package.data.tree().iter() {
-        let wrong = |what: String| InstallError::Place {
-            path: path.clone(),
-            package: package.name.clone(),
-            what,
-        };
+        let wrong =
+            |what: String| InstallError::Place { path: path.clone(), package: package.name.clone(), what };
         let target = tree.resolve(path, false).ok_or_else(|| wrong("links lead in a circle".into()))?;
         if inode.is_dir() {
             lay_dir(tree, &target, inode, package)?;

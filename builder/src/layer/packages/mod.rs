@@ -133,11 +133,13 @@ fn not_yet_installed(
             None => wanted.push(deb.clone()),
             Some(old) if old.version == deb.version => {}
             Some(old) => {
-                let (package, found, wanted) =
-                    (deb.name.clone(), old.version.clone(), deb.version.clone());
+                let (package, found, wanted) = (deb.name.clone(), old.version.clone(), deb.version.clone());
                 return Err(InstallError::Upgrade { package, found, wanted });
             }
         }
     }
     Ok(wanted)
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,8 +20,7 @@ pub(super) fn order(packages: &[Package]) -> Vec<usize> {
     let mut done = BTreeSet::new();
     let mut out = Vec::with_capacity(packages.len());
     for wave in [true, false] {
-        let mut left: Vec<usize> =
-            sorted.iter().copied().filter(|at| early.contains(at) == wave).collect();
+        let mut left: Vec<usize> = sorted.iter().copied().filter(|at| early.contains(at) == wave).collect();
         left.sort_by_key(|&at| FIRST.iter().position(|n| *n == packages[at].name).unwrap_or(FIRST.len()));
         while !left.is_empty() {
             let at = pick(&left, packages, &needs, &done);

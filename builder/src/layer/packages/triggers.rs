@@ -81,8 +81,10 @@ impl Interests {
 
     /// File triggers that a new file at `path` (absolute) activates: those on it and above it.
     pub fn on_path<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
-        path.match_indices('/').map(|(at, _)| &path[..at]).chain([path]).filter(|p| !p.is_empty()).filter_map(
-            |p| self.0.get_key_value(p).map(|(trigger, _)| trigger.as_str()),
-        )
+        path.match_indices('/')
+            .map(|(at, _)| &path[..at])
+            .chain([path])
+            .filter(|p| !p.is_empty())
+            .filter_map(|p| self.0.get_key_value(p).map(|(trigger, _)| trigger.as_str()))
     }
 }

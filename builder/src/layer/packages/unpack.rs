@@ -43,7 +43,11 @@ impl Package {
         self.control.iter().find(|(n, _, _)| n == name).map(|(_, bytes, _)| bytes.as_slice())
     }
 
-    fn new(deb: &LocalDeb, control: Vec<(String, Vec<u8>, u16)>, data: Layer) -> Result<Package, InstallError> {
+    fn new(
+        deb: &LocalDeb,
+        control: Vec<(String, Vec<u8>, u16)>,
+        data: Layer,
+    ) -> Result<Package, InstallError> {
         let text = control.iter().find(|(n, _, _)| n == "control").map_or(&b""[..], |(_, b, _)| b);
         let fields = Paragraphs::new(text).next().transpose().map_err(InstallError::control(&deb.name))?;
         let fields = fields.unwrap_or_default();

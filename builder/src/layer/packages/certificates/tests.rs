@@ -96,7 +96,8 @@ fn a_tree_without_the_list_is_left_alone() {
 
 #[test]
 fn names_of_links() {
-    for (name, want) in [("01234567.0", true), ("0123456.0", false), ("0123456g.0", false), ("a1234567.r0", false)]
+    for (name, want) in
+        [("01234567.0", true), ("0123456.0", false), ("0123456g.0", false), ("a1234567.r0", false)]
     {
         assert_eq!(is_hash(name), want, "{name}");
     }

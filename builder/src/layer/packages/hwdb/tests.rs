@@ -11,11 +11,7 @@ fn made(text: &str) -> Vec<u8> {
 #[test]
 fn what_is_out_of_place_is_passed_over() {
     let good = made("a:*\n K=v\n");
-    for text in [
-        "# comment\na:*\n K=v # why\n",
-        "\n\na:*\n K=v\n\n",
-        " LOST=1\na:*\n   K=v\n",
-    ] {
+    for text in ["# comment\na:*\n K=v # why\n", "\n\na:*\n K=v\n\n", " LOST=1\na:*\n   K=v\n"] {
         let other = made(text);
         assert_eq!(other.len(), good.len(), "{text:?}");
     }

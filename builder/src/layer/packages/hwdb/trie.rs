@@ -68,7 +68,8 @@ impl Trie {
         let mut i = 0;
         loop {
             let prefix = self.strings.get(self.nodes[node].prefix).to_vec();
-            let common = prefix.iter().zip(&search[i.min(search.len())..]).take_while(|(a, b)| a == b).count();
+            let common =
+                prefix.iter().zip(&search[i.min(search.len())..]).take_while(|(a, b)| a == b).count();
             if common < prefix.len() {
                 self.split(node, &prefix, common);
             }

@@ -73,14 +73,10 @@ pub(super) struct Outcome {
 }
 
 /// Runs the jobs of `spec` on `tree`.
-pub(super) fn run(
-    store: &Store,
-    tree: &Tree,
-    spec: &Spec,
-    task: &Task,
-) -> Result<Outcome, InstallError> {
+pub(super) fn run(store: &Store, tree: &Tree, spec: &Spec, task: &Task) -> Result<Outcome, InstallError> {
     let work = store.work_dir("sandbox")?;
-    fs::write(work.path().join("tree"), dump::write(tree)).map_err(InstallError::sandbox("writing its input"))?;
+    fs::write(work.path().join("tree"), dump::write(tree))
+        .map_err(InstallError::sandbox("writing its input"))?;
     let json = serde_json::to_vec(spec).map_err(|e| InstallError::sandbox("writing its input")(e.into()))?;
     fs::write(work.path().join("spec"), json).map_err(InstallError::sandbox("writing its input"))?;
     // newuidmap runs as another user and must be able to pass through; only the top is affected.
@@ -111,11 +107,15 @@ type Heard = (Vec<ScriptRun>, Vec<Vec<String>>);
 fn listen(child: &mut Child, spec: &Spec, task: &Task) -> Result<Heard, InstallError> {
     let pid = child.id();
     let mut stdin = child.stdin.take();
-    let stdout = child.stdout.take().ok_or_else(|| InstallError::sandbox("talking to it")(std::io::ErrorKind::BrokenPipe.into()))?;
+    let stdout = child
+        .stdout
+        .take()
+        .ok_or_else(|| InstallError::sandbox("talking to it")(std::io::ErrorKind::BrokenPipe.into()))?;
     let (mut log, mut noted) = (Vec::new(), Vec::new());
     for line in BufReader::new(stdout).lines() {
         let line = line.map_err(InstallError::sandbox("listening to it"))?;
-        let event = serde_json::from_str(&line).map_err(|e| InstallError::sandbox(format!("understanding `{line}`"))(e.into()))?;
+        let event = serde_json::from_str(&line)
+            .map_err(|e| InstallError::sandbox(format!("understanding `{line}`"))(e.into()))?;
         match event {
             Event::Mapped => {
                 map_ids(pid)?;
@@ -147,7 +147,9 @@ fn listen(child: &mut Child, spec: &Spec, task: &Task) -> Result<Heard, InstallE
             Event::Done => return Ok((log, noted)),
         }
     }
-    Err(InstallError::sandbox("listening to it")(std::io::Error::other("it ended without a word; was it killed?")))
+    Err(InstallError::sandbox("listening to it")(std::io::Error::other(
+        "it ended without a word; was it killed?",
+    )))
 }
 
 /// Gives the process its ids: as root the same ids as outside, as an ordinary user its own id as
@@ -162,10 +164,9 @@ fn map_ids(pid: u32) -> Result<(), InstallError> {
         return Ok(());
     }
     let user = user_name();
-    for (file, program, own) in [
-        ("/etc/subuid", "newuidmap", getuid().as_raw()),
-        ("/etc/subgid", "newgidmap", getgid().as_raw()),
-    ] {
+    for (file, program, own) in
+        [("/etc/subuid", "newuidmap", getuid().as_raw()), ("/etc/subgid", "newgidmap", getgid().as_raw())]
+    {
         let text = fs::read_to_string(file).unwrap_or_default();
         let start = sub_ids(&text, &user, getuid().as_raw()).ok_or_else(|| {
             let flag = if file == "/etc/subuid" { "uids" } else { "gids" };
@@ -173,7 +174,10 @@ fn map_ids(pid: u32) -> Result<(), InstallError> {
             InstallError::SubIds { user: user.clone(), file, hint }
         })?;
         let args = [pid, 0, own, 1, 1, start, 65535].map(|n| n.to_string());
-        let out = Command::new(program).args(args).output().map_err(InstallError::sandbox(format!("running `{program}`")))?;
+        let out = Command::new(program)
+            .args(args)
+            .output()
+            .map_err(InstallError::sandbox(format!("running `{program}`")))?;
         if !out.status.success() {
             let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
             return Err(InstallError::sandbox(format!("running `{program}`"))(std::io::Error::other(said)));
@@ -212,4 +216,25 @@ fn user_name() -> String {
         (words.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     };
     text.lines().find_map(find).unwrap_or_else(|| uid.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_ids_are_found_by_name_or_number() {
+        let text = "other:1:65536\nme:100000:65536\n\n1000:5:70000\nshort:9:10\n";
+        for (user, uid, want) in
+            [("me", 7, Some(100_000)), ("x", 1000, Some(5)), ("short", 8, None), ("nobody", 9, None)]
+        {
+            assert_eq!(sub_ids(text, user, uid), want, "{user}");
+        }
+    }
+
+    #[test]
+    fn an_identity_map_keeps_holes() {
+        assert_eq!(identity("         0          0 4294967295\n"), "0 0 4294967295\n");
+        assert_eq!(identity("0 1000 1\n1 100000 65536\n"), "0 0 1\n1 1 65536\n");
+    }
 }

@@ -192,7 +192,9 @@ impl Runner {
     /// stands for it.
     fn activate(&mut self, trigger: &str) {
         for qualified in self.spec.interests.get(trigger).into_iter().flatten() {
-            let Some(at) = self.spec.jobs.iter().position(|job| job.qualified == *qualified) else { continue };
+            let Some(at) = self.spec.jobs.iter().position(|job| job.qualified == *qualified) else {
+                continue;
+            };
             let waiting = self.pending.get(&at).is_some_and(|list| list.iter().any(|t| t == trigger));
             if self.states[at] == State::Installed && !waiting {
                 self.pending.entry(at).or_default().push(trigger.into());

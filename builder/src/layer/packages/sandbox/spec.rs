@@ -105,9 +105,7 @@ pub(crate) struct Trouble(pub Event);
 impl Trouble {
     /// `doing` is a gerund and its object.
     pub fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Trouble {
-        move |e| {
-            Trouble(Event::Failed { doing: doing.into(), what: e.to_string(), errno: e.raw_os_error() })
-        }
+        move |e| Trouble(Event::Failed { doing: doing.into(), what: e.to_string(), errno: e.raw_os_error() })
     }
 
     /// The same for errors of other types.

@@ -80,7 +80,8 @@ fn elf(machine: u8, code: &[u8]) -> Vec<u8> {
     const LOAD_AT: u64 = 0x40_0000;
     let mut out = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     out.extend_from_slice(&[2, 0, machine, 0, 1, 0, 0, 0]);
-    let words = |out: &mut Vec<u8>, words: &[u64]| words.iter().for_each(|w| out.extend_from_slice(&w.to_le_bytes()));
+    let words =
+        |out: &mut Vec<u8>, words: &[u64]| words.iter().for_each(|w| out.extend_from_slice(&w.to_le_bytes()));
     // Entry, offset of the program header, no section headers.
     words(&mut out, &[LOAD_AT + u64::from(CODE_AT), 64, 0]);
     // Flags; sizes of the headers; one program header; no sections.
