@@ -21,8 +21,9 @@ pub(super) fn apply(
     calls: &[Vec<String>],
     time: Time,
 ) -> Result<(), InstallError> {
-    let updates = calls.iter().filter(|call| call[0] == "systemd-hwdb" && call.iter().any(|w| w == "update"));
-    let Some(call) = updates.last() else { return Ok(()) };
+    let mut updates =
+        calls.iter().filter(|call| call[0] == "systemd-hwdb" && call.iter().any(|w| w == "update"));
+    let Some(call) = updates.next_back() else { return Ok(()) };
     let usr = call.iter().any(|w| w == "--usr");
     let dirs = if usr { &["usr/lib/udev/hwdb.d"][..] } else { &["etc/udev/hwdb.d", "usr/lib/udev/hwdb.d"] };
     let path = if usr { "usr/lib/udev/hwdb.bin" } else { "etc/udev/hwdb.bin" };

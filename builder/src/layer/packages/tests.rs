@@ -21,7 +21,6 @@ pub(super) fn package(name: &str, fields: &str, control: &[(&str, &str)], data: 
     }
     Package {
         name: name.into(),
-        version: "1".into(),
         architecture: "arm64".into(),
         same: fields.get("Multi-Arch") == Some("same"),
         essential: fields.get("Essential") == Some("yes"),

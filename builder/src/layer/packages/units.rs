@@ -134,7 +134,6 @@ impl Helper<'_> {
 /// The section of a unit that says how it is enabled.
 #[derive(Default)]
 struct Install {
-    name: String,
     /// As others want it: its name, or the default instance of a template.
     wanted: String,
     /// `x.target.wants`, `x.target.requires`.
@@ -145,7 +144,7 @@ struct Install {
 
 impl Install {
     fn read(name: &str, text: &str) -> Install {
-        let mut found = Install { name: name.into(), wanted: name.into(), ..Install::default() };
+        let mut found = Install { wanted: name.into(), ..Install::default() };
         for line in text.lines() {
             let Some((key, value)) = line.trim_start().split_once('=') else { continue };
             let values = || value.split_whitespace().map(unquote).map(str::to_owned);

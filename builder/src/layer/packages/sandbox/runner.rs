@@ -120,7 +120,15 @@ impl Runner {
             self.write_status()?;
             let program = format!("{ADMIN}/info/{}.postinst", self.spec.jobs[at].qualified);
             // dpkg gives the version configured before, which is none.
+            let hidden = self.spec.jobs[at].hidden.as_ref().map(|dir| self.root.join(dir));
+            let aside = self.root.with_file_name("hidden");
+            if let Some(dir) = &hidden {
+                fs::rename(dir, &aside).map_err(Trouble::io("hiding a folder"))?;
+            }
             self.script(at, &program, "postinst", &["configure", ""])?;
+            if let Some(dir) = &hidden {
+                fs::rename(&aside, dir).map_err(Trouble::io("showing a folder"))?;
+            }
         }
         self.states[at] = State::Installed;
         self.incorporate()?;

@@ -58,6 +58,8 @@ pub(crate) struct Job {
     pub activates: Vec<String>,
     /// Already configured in the tree below: only triggers concern it.
     pub installed: bool,
+    /// A folder that is out of sight while it is configured.
+    pub hidden: Option<String>,
     /// Its `control` file, for scripts that run before it is unpacked.
     pub control: String,
 }
