@@ -186,6 +186,7 @@ fn parse(raw: &[u8; HEADER], at: u64) -> Result<Member, ArError> {
     if let Some(form) = form {
         return Err(ArError::Unsupported { at, form });
     }
+    // GNU ar ends names with a slash, dpkg-deb does not, and dpkg takes both: deb(5).
     let name = name.strip_suffix(b"/").unwrap_or(name);
     if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
         return Err(wrong("a bad name", name));

@@ -165,6 +165,7 @@ impl<R: Read> Decoder<R> {
             Some(liblzma::stream::Error::MemLimit) => {
                 CompressError::Memory { format, limit: XZ_MEMORY >> 20 }
             }
+            // The zstd crate gives its errors as text only: ZSTD_error_frameParameter_windowTooLarge.
             _ if what.contains("too much memory") => {
                 CompressError::Memory { format, limit: 1 << (ZSTD_WINDOW_LOG - 20) }
             }
@@ -260,8 +261,10 @@ pub(crate) mod tests {
         Ok(out)
     }
 
-    const CODECS: [(Format, fn(&[u8]) -> Vec<u8>); 3] =
-        [(Format::Gzip, gzip), (Format::Xz, xz), (Format::Zstd, zst)];
+    /// Compresses all bytes.
+    pub(crate) type Pack = fn(&[u8]) -> Vec<u8>;
+
+    const CODECS: [(Format, Pack); 3] = [(Format::Gzip, gzip), (Format::Xz, xz), (Format::Zstd, zst)];
 
     #[test]
     fn every_format_is_found_and_read_also_in_several_parts() {

@@ -207,12 +207,14 @@ impl<R: BufRead> Paragraphs<R> {
             }
             let line = &text[start..];
             match line.first() {
+                // deb822(5): a line of spaces and tabs separates like an empty one.
                 _ if line.trim_ascii().is_empty() => {
                     text.truncate(start);
                     if !fields.is_empty() {
                         break;
                     }
                 }
+                // Only source packages may have comments; dropping them everywhere costs nothing.
                 Some(b'#') => text.truncate(start),
                 Some(b' ' | b'\t') => {
                     let field = fields.last_mut().ok_or(ControlFault::Orphan)?;
@@ -227,14 +229,17 @@ impl<R: BufRead> Paragraphs<R> {
                 return Err(ControlFault::TooLong { what: "paragraph in bytes", limit: PARAGRAPH_MAX });
             }
         }
+        self.check(text, fields, first).map(|paragraph| Some(paragraph).filter(|p| !p.is_empty()))
+    }
+
+    /// What can only be told of a whole paragraph, whose first line is the one after `before`.
+    fn check(&mut self, text: Vec<u8>, fields: Vec<Field>, before: u64) -> Result<Paragraph, ControlFault> {
         let text = String::from_utf8(text).map_err(|e| {
-            // Comments were dropped, so this is the line at the latest.
             let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-            let newlines = good.iter().filter(|&&b| b == b'\n').count() as u64;
-            self.line =
-                fields.iter().rfind(|f| f.name.start <= good.len()).map_or(first + 1 + newlines, |f| {
-                    f.line + good[f.name.start..].iter().filter(|&&b| b == b'\n').count() as u64
-                });
+            let newlines = |bytes: &[u8]| bytes.iter().filter(|&&b| b == b'\n').count() as u64;
+            // Comments are not in the text, so counting starts at the field that the bytes are in.
+            let field = fields.iter().rfind(|f| f.name.start <= good.len());
+            self.line = field.map_or(before + 1, |f| f.line + newlines(&good[f.name.start..]));
             ControlFault::Utf8
         })?;
         let paragraph = Paragraph { text, fields };
@@ -245,7 +250,7 @@ impl<R: BufRead> Paragraphs<R> {
                 return Err(ControlFault::Duplicate { name: name.into() });
             }
         }
-        Ok(Some(paragraph).filter(|p| !p.is_empty()))
+        Ok(paragraph)
     }
 
     /// Adds the next line to `text`; false at the end.

@@ -165,6 +165,7 @@ pub(crate) fn read_bounded(source: impl Read, store: &Store, file_max: u64) -> R
     let mut data = tar::Reader::new(unpack(&mut ar, &name)?).file_limit(file_max);
     let data = import::into_layer(&mut data, store)
         .map_err(|source| lift(source, |source| DebFault::Data { member: name.clone(), source }))?;
+    // dpkg ignores what follows; a second `data.tar` would be installed by nobody and seen by nobody.
     while let Some(more) = ar.next_member()? {
         if !more.name.starts_with('_') {
             return Err(DebFault::Order { at: more.at, found: more.name, wanted: "the end" });
@@ -216,6 +217,7 @@ fn unpack<R: Read>(source: R, member: &str) -> Result<Decoder<R>, DebFault> {
         Ok(source) => packed(source),
         Err(e) => outer(e),
     })?;
+    // dpkg-deb goes by the name alone, so a file with another content is broken for it.
     match decoder.format() {
         found if found == wanted => Ok(decoder),
         found => Err(DebFault::Misnamed { member: member.to_owned(), found }),

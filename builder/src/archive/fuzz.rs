@@ -38,10 +38,12 @@ pub fn tar(data: &[u8]) {
     let Ok(tree) = import::into_tree(&mut tar::Reader::new(data).file_limit(ENOUGH), &store) else { return };
     let mut bytes = Vec::new();
     if let Err(e) = tar_write::write(&tree, &store, &mut bytes) {
+        // A broken promise: this is what a fuzzer looks for, here and below.
         panic!("a tree from an archive cannot be written: {e}");
     }
     match import::into_tree(&mut tar::Reader::new(&bytes[..]), &store) {
         Ok(again) => assert!(again == tree, "another tree is read back"),
+        // As above.
         Err(e) => panic!("our own archive cannot be read: {e}"),
     }
 }
@@ -61,6 +63,7 @@ pub fn control(data: &[u8]) {
         let text = paragraph.to_string();
         match Paragraphs::new(text.as_bytes()).next() {
             Some(Ok(again)) => assert!(again == paragraph, "another paragraph is read back: {text:?}"),
+            // As above.
             other => panic!("our own text cannot be read: {other:?}"),
         }
     }

@@ -56,6 +56,7 @@ pub fn write(tree: &Tree, store: &Store, out: &mut dyn Write) -> Result<Vec<Tree
             sockets.push(path.clone());
             continue;
         }
+        // `./` as mmdebstrap and dpkg-deb write it: an entry `./` can hold the root's own attributes.
         let name = name_of(path, inode.is_dir());
         if let Some(first) = first.get(&id) {
             write_header(&mut out, &name, inode, Some(&name_of(first, false)))?;
@@ -104,6 +105,7 @@ fn write_header(out: &mut Counted<'_>, name: &[u8], inode: &Inode, first: Option
             push_record(&mut records, b"hdrcharset", b"BINARY");
         }
     }
+    // Always a record, never ustar's prefix: not every long name can be split, and one way is enough.
     push_if(&mut records, name.len() > 100, "path", name);
     push_if(&mut records, target.len() > 100, "linkpath", target);
     push_if(&mut records, size > ELEVEN_DIGITS, "size", size.to_string().as_bytes());
@@ -112,6 +114,7 @@ fn write_header(out: &mut Counted<'_>, name: &[u8], inode: &Inode, first: Option
     let seconds = u64::try_from(meta.mtime.sec).ok().filter(|sec| *sec <= ELEVEN_DIGITS);
     let plain_time = seconds.is_some() && meta.mtime.nsec == 0;
     push_if(&mut records, !plain_time, "mtime", time_text(meta.mtime).as_bytes());
+    // A hard link repeats times and owners, for readers that set those from its entry again.
     for (name, value) in meta.xattrs.iter().filter(|_| first.is_none()) {
         push_record(&mut records, &xattr_keyword(name), value);
     }

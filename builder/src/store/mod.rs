@@ -7,6 +7,7 @@
 //! objects/ab/cdef…           bytes of one file, mode 0444, never changed
 //! trees/<digest>             a tree's canonical text, zstd
 //! layers/<key>               digest of the tree that these inputs give
+//! generations/               see `generation`
 //! tmp/                       files and directories that are being made
 //! ```
 //!
@@ -14,17 +15,21 @@
 //! a tree is recorded the filesystem is synced, so a recorded tree has its objects also after a
 //! power cut; an object whose length is wrong counts as absent and is written again.
 
+mod generation;
 mod object;
 mod work;
 
+use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::io::atomic;
 use crate::tree::{Object, Tree, dump};
 
+pub use generation::{Freed, Generation};
 pub use object::ObjectWriter;
 pub use work::WorkDir;
 
@@ -62,7 +67,8 @@ type Result<T> = std::result::Result<T, StoreError>;
 pub struct Store {
     root: PathBuf,
     // Held open so that gc waits for all users, and all users for gc.
-    lock: std::sync::Arc<File>,
+    lock: Arc<File>,
+    memory: Arc<HashMap<Digest, Vec<u8>>>,
 }
 
 impl Store {
@@ -87,7 +93,7 @@ impl Store {
         let lock = options.create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(|e| fail("opening", &path, e))?;
         rustix::fs::flock(&lock, how).map_err(|e| fail("locking", &path, e.into()))?;
-        Ok(Store { root, lock: std::sync::Arc::new(lock) })
+        Ok(Store { root, lock: Arc::new(lock), memory: Arc::default() })
     }
 
     /// Where the store is.
@@ -101,8 +107,19 @@ impl Store {
         self.root.join("objects").join(&hex[..2]).join(&hex[2..])
     }
 
+    /// This store with some objects that are in memory alone: a node's secrets, which go into its
+    /// disk image and must never be written to the store.
+    #[must_use]
+    pub fn with_memory(&self, contents: Vec<Vec<u8>>) -> Store {
+        let memory = contents.into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect();
+        Store { memory: Arc::new(memory), ..self.clone() }
+    }
+
     /// Opens an object for reading. Checks its length, not its digest.
     pub fn open_object(&self, object: &Object) -> Result<File> {
+        if let Some(bytes) = self.memory.get(&object.digest) {
+            return in_memory(bytes).map_err(StoreError::Source);
+        }
         let path = self.object_path(&object.digest);
         let file = File::open(&path).map_err(|e| fail("reading", &path, e))?;
         let len = file.metadata().map_err(|e| fail("reading", &path, e))?.len();
@@ -115,9 +132,10 @@ impl Store {
 
     /// All bytes of a small object, such as a configuration file.
     pub fn read_object(&self, object: &Object) -> Result<Vec<u8>> {
-        let path = self.object_path(&object.digest);
-        self.open_object(object)?;
-        fs::read(&path).map_err(|e| fail("reading", &path, e))
+        let mut bytes = Vec::new();
+        let read = io::Read::read_to_end(&mut self.open_object(object)?, &mut bytes);
+        read.map_err(|e| fail("reading", &self.object_path(&object.digest), e))?;
+        Ok(bytes)
     }
 
     /// Starts a new object.
@@ -207,6 +225,14 @@ impl Store {
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         atomic::write(path, bytes).map_err(|e| fail("writing", path, e))
     }
+}
+
+/// A file that is nowhere on disk: memfd_create(2).
+fn in_memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("object", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 fn fail(doing: &'static str, path: &Path, source: io::Error) -> StoreError {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::tree::tests::{any_tree, path, tree};
+use crate::tree::tests::{any_tree, tree};
 use crate::tree::{Hole, Inode, Kind, Meta, Time};
 use proptest::prelude::*;
 
@@ -19,6 +19,16 @@ fn an_object_is_its_bytes() {
     assert_eq!(fs::read_dir(store.root().join("tmp")).unwrap().count(), 0);
     let empty = store.put_bytes(b"").unwrap();
     assert_eq!(store.read_object(&empty).unwrap(), b"");
+}
+
+#[test]
+fn objects_in_memory_are_read_and_never_written() {
+    let (_dir, store) = store();
+    let object = Object { digest: Digest::of(b"secret"), size: 6, holes: Box::default() };
+    let private = store.with_memory(vec![b"secret".to_vec()]);
+    assert_eq!(private.read_object(&object).unwrap(), b"secret");
+    assert_eq!(fs::read_dir(store.root().join("objects")).unwrap().count(), 0);
+    assert!(store.read_object(&object).is_err());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::archive::ar::tests::ar;
-use crate::archive::compress::tests::{gzip, xz, zst};
+use crate::archive::compress::tests::{Pack, gzip, xz, zst};
 use crate::archive::tar_write;
 use crate::tree::tests::{path, tree};
 use crate::tree::{Inode, Kind, Meta, Time};
@@ -45,8 +45,7 @@ fn unpack(bytes: &[u8]) -> Result<Deb, DebFault> {
 
 #[test]
 fn a_package_of_any_compression_is_unpacked() {
-    let pack: [(&str, fn(&[u8]) -> Vec<u8>); 4] =
-        [("", <[u8]>::to_vec), (".gz", gzip), (".xz", xz), (".zst", zst)];
+    let pack: [(&str, Pack); 4] = [("", <[u8]>::to_vec), (".gz", gzip), (".xz", xz), (".zst", zst)];
     for (ending, pack) in pack {
         let bytes = ar(&[
             ("debian-binary", b"2.0\n"),
@@ -68,7 +67,8 @@ fn a_package_of_any_compression_is_unpacked() {
 fn members_out_of_place_are_refused() {
     let (c, d) = (control(), data());
     let version: (&str, &[u8]) = ("debian-binary", b"2.0\n");
-    let (control, data): ((&str, &[u8]), (&str, &[u8])) = (("control.tar", &c), ("data.tar", &d));
+    let control: (&str, &[u8]) = ("control.tar", &c);
+    let data: (&str, &[u8]) = ("data.tar", &d);
     for (members, want) in [
         (vec![], "it has no member `debian-binary`"),
         (vec![version], "it has no member `control.tar`"),

@@ -8,6 +8,9 @@ use super::database::{place, put};
 use crate::store::Store;
 use crate::tree::{Inode, Meta, Time, Tree};
 
+/// Number of the group `nogroup` on every Debian: base-passwd's `group.master`.
+const NOGROUP: u32 = 65_534;
+
 /// Users and groups that shall have fixed ids.
 #[derive(Debug, Clone, Default)]
 pub struct Seed {
@@ -41,6 +44,22 @@ pub struct SeedGroup {
     pub name: String,
     /// Its number.
     pub gid: u32,
+}
+
+impl Seed {
+    /// All fields, for the key of a cached layer.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        format!("{self:?}").into_bytes()
+    }
+}
+
+impl SeedUser {
+    /// A user of a package, of whom nothing but the number is known, and perhaps the first group;
+    /// else that is Debian's `nogroup`.
+    pub fn pinned(name: &str, uid: u32, group: Option<u32>) -> SeedUser {
+        let (home, shell) = ("/nonexistent".to_owned(), "/usr/sbin/nologin".to_owned());
+        SeedUser { name: name.to_owned(), uid, gid: group.unwrap_or(NOGROUP), home, shell, comment: String::new() }
+    }
 }
 
 /// Adds what is missing of `seed` to the account files; those that do not exist yet begin as

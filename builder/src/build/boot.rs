@@ -1,0 +1,109 @@
+//! A node's boot tree: kernel and initramfs made once for all nodes of a root, the rest per node.
+//! Must not know: packages, overlays' files, disks.
+//! Spec: design.md section 9.
+
+use anyhow::Context;
+
+use crate::boot::{self, Boot, BootNode, INITRAMFS, KERNEL, Payload, kernel, model::Model};
+use crate::cluster;
+use crate::digest::{Digest, Key};
+use crate::initramfs;
+use crate::io::progress::Progress;
+use crate::overlay::Overlay;
+use crate::store::Store;
+use crate::tree::{Inode, Kind, Meta, Object, Time, Tree, TreePath};
+
+use super::image::{DiskIds, disk_mode};
+
+/// Raised when the same root gives another initramfs or packed kernel.
+const RECIPE: &str = "boot payload 1";
+
+/// What boot files are made of.
+pub struct Parts<'a> {
+    /// The node's root.
+    pub root: &'a Tree,
+    /// What the base brings for the boot partition.
+    pub base_boot: &'a Tree,
+    /// The node's overlays in order.
+    pub overlays: &'a [&'a Overlay],
+    /// Its cluster's name, for disk ids.
+    pub cluster: &'a str,
+    /// The node.
+    pub node: &'a cluster::Node,
+    /// Time of all that is made here.
+    pub epoch: i64,
+}
+
+/// Puts the boot tree together, with its warnings.
+pub fn boot_tree(parts: &Parts, store: &Store, progress: &Progress) -> anyhow::Result<Boot> {
+    let model = match parts.node.model {
+        cluster::Model::Pi3 => Model::Pi3,
+        cluster::Model::Pi4 => Model::Pi4,
+        cluster::Model::Pi5 => Model::Pi5,
+    };
+    let (kernel, note) = kernel::choose(parts.root, model);
+    let (payload, mut warnings) = match kernel {
+        Some(kernel) => payload(parts, kernel, store, progress)?,
+        None => (Payload::default(), Vec::new()),
+    };
+    let node = BootNode {
+        model,
+        config_txt: parts.overlays.iter().flat_map(|o| o.config_txt.iter().cloned()).collect(),
+        cmdline: parts.overlays.iter().flat_map(|o| o.cmdline.iter().cloned()).collect(),
+        root_mode: disk_mode(parts.node).as_str().into(),
+        partuuid: Some(DiskIds::new(parts.cluster, parts.node).partuuid("rootfs", 1)),
+        consoles: Vec::new(),
+    };
+    let mut made = boot::assemble(parts.root, parts.base_boot, &node, &payload, store, parts.epoch)
+        .context("putting the boot files together")?;
+    warnings.extend(note);
+    warnings.append(&mut made.warnings);
+    Ok(Boot { tree: made.tree, warnings })
+}
+
+/// Packed kernel and initramfs, from the store when this root's were made before.
+fn payload(parts: &Parts, kernel: kernel::Kernel, store: &Store, progress: &Progress) -> anyhow::Result<(Payload, Vec<String>)> {
+    let key = key(parts, &kernel)?;
+    if let Some(found) = store.layer(&key)? {
+        let tree = store.tree(&found)?;
+        let object = |name: &str| -> Option<Object> { tree.get(&TreePath::new(name).ok()?)?.object().cloned() };
+        if let (Some(image), initramfs) = (object(KERNEL), object(INITRAMFS)) {
+            return Ok((Payload { kernel: Some((kernel, image)), initramfs }, Vec::new()));
+        }
+    }
+    progress.say(&format!("making the initramfs of kernel {}", kernel.version));
+    let image = kernel::pack(store, &kernel).context("packing the kernel")?;
+    let options = initramfs::Options { kernel: kernel.version.clone(), compression: None };
+    let (initramfs, warnings) = match initramfs::build(parts.root, store, &options) {
+        Ok((object, _)) => (Some(object), Vec::new()),
+        // A root that brings a kernel and no busybox still builds: its own boot files may do.
+        Err(e @ initramfs::InitramfsError::NoBusybox) => (None, vec![format!("no initramfs: {e}")]),
+        Err(e) => return Err(e).context("making the initramfs"),
+    };
+    let mut tree = Tree::new(Meta::default());
+    let files = [(KERNEL, Some(image.clone())), (INITRAMFS, initramfs.clone())];
+    for (name, object) in files.into_iter().filter_map(|(name, object)| Some((name, object?))) {
+        let meta = Meta::root_owned(0o644, Time::seconds(parts.epoch));
+        tree.insert(TreePath::new(name)?, Inode { meta, kind: Kind::File(object) })?;
+    }
+    if initramfs.is_some() {
+        store.put_layer(&key, &store.put_tree(&tree)?)?;
+    }
+    Ok((Payload { kernel: Some((kernel, image)), initramfs }, warnings))
+}
+
+/// All of the root that kernel and initramfs are made of.
+fn key(parts: &Parts, kernel: &kernel::Kernel) -> anyhow::Result<Digest> {
+    let mut key = Key::new(RECIPE)
+        .with(initramfs::INIT.as_bytes())
+        .with(kernel.version.as_bytes())
+        .with(kernel.image.digest.bytes());
+    for place in ["usr/lib/modules", "lib/modules", "usr/bin/busybox", "bin/busybox", "boot"] {
+        for (path, _, inode) in parts.root.below(&TreePath::new(place)?) {
+            if let Some(object) = inode.object() {
+                key = key.with(path.as_bytes()).with(object.digest.bytes());
+            }
+        }
+    }
+    Ok(key.finish())
+}

@@ -1,0 +1,100 @@
+//! One node's root tree: the package layer, then overlays and artifacts in order, then the node's
+//! own files.
+//! Must not know: packages, boot files, disks.
+//! Spec: design.md sections 2, 5 and 7.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::cluster::Node;
+use crate::digest::{Digest, Key};
+use crate::layer::artifact::{self, Extract};
+use crate::layer::leak;
+use crate::layer::overlay::{Context as Values, node_files, render};
+use crate::manifest;
+use crate::origin::Origins;
+use crate::overlay::{Description, Overlay};
+use crate::store::Store;
+use crate::tree::Tree;
+use crate::tree::layer::Layer;
+
+/// What a root is made of.
+pub struct Parts<'a> {
+    /// The whole description.
+    pub description: &'a Description,
+    /// The node.
+    pub node: &'a Node,
+    /// Its overlays in order, without those that are left out.
+    pub overlays: &'a [&'a Overlay],
+    /// Files of artifacts that are had, by name.
+    pub artifacts: &'a BTreeMap<String, PathBuf>,
+    /// Time of all that is made here.
+    pub epoch: i64,
+}
+
+/// A node's root.
+pub struct Root {
+    /// The tree.
+    pub tree: Tree,
+    /// Which layer gave what.
+    pub origins: Origins,
+    /// The overlays with their digests.
+    pub overlays: Vec<manifest::Overlay>,
+}
+
+/// Lays everything over `below`.
+pub fn root(parts: &Parts, below: &Tree, store: &Store) -> anyhow::Result<Root> {
+    let Description { cluster, overlays } = parts.description;
+    let values = Values::new(cluster, overlays, parts.node);
+    let mut made = Root { tree: below.clone(), origins: Origins::default(), overlays: Vec::new() };
+    let name = parts.node.name.as_str();
+    for overlay in parts.overlays {
+        let layer = render(overlay, &values, &made.tree, store, parts.epoch)?;
+        let mut key = Key::new("overlay 1").with(layer_digest(&layer).bytes());
+        let merging = || format!("merging overlay `{}` into node `{name}`", overlay.name);
+        leak::check(&layer, store).with_context(merging)?;
+        merge(&mut made, &layer, &format!("overlay {}", overlay.name)).with_context(merging)?;
+        for artifact in &overlay.artifacts {
+            let Some(file) = parts.artifacts.get(artifact.name.as_str()) else { continue };
+            let wanted: Vec<Extract> = artifact
+                .extract
+                .iter()
+                .map(|e| Extract {
+                    from: e.from.clone(),
+                    to: e.to.tree().clone(),
+                    mode: e.mode.map_or(0o644, |mode| mode.bits()),
+                })
+                .collect();
+            let taking = || format!("taking artifact `{}` for overlay `{}`", artifact.name, overlay.name);
+            let layer = artifact::layer(file, &wanted, parts.epoch, store).with_context(taking)?;
+            key = key.with(layer_digest(&layer).bytes());
+            let origin = format!("artifact {} of overlay {}", artifact.name, overlay.name);
+            merge(&mut made, &layer, &origin).with_context(taking)?;
+        }
+        let digest = key.finish().to_string();
+        made.overlays.push(manifest::Overlay { name: overlay.name.to_string(), digest });
+    }
+    let layer = node_files(parts.overlays, &values, &made.tree, store, parts.epoch)?;
+    merge(&mut made, &layer, "node").with_context(|| format!("laying the own files of node `{name}`"))?;
+    Ok(made)
+}
+
+fn merge(made: &mut Root, layer: &Layer, origin: &str) -> anyhow::Result<()> {
+    layer.merge_onto(&mut made.tree)?;
+    for (path, _, _) in layer.tree().iter().filter(|(path, _, _)| !layer.is_implied(path)) {
+        let at = made.tree.resolve(path, false).unwrap_or_else(|| path.clone());
+        made.origins.note(&at, origin);
+    }
+    Ok(())
+}
+
+/// What a layer adds and takes away.
+fn layer_digest(layer: &Layer) -> Digest {
+    let mut key = Key::new("layer 1").with(crate::tree::dump::digest(layer.tree()).bytes());
+    for path in layer.whiteouts() {
+        key = key.with(path.as_bytes());
+    }
+    key.finish()
+}

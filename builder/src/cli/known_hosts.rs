@@ -1,0 +1,57 @@
+//! `gt-image known-hosts`: the nodes' SSH host keys, in the form of a `known_hosts` file.
+//! Must not know: how keys are derived.
+//! Spec: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Global, build, project::Project, report};
+
+/// Print the nodes' SSH host keys for ~/.ssh/known_hosts
+///
+/// The keys follow from the cluster key, so a reborn node has the key it had.
+#[derive(Args, Debug)]
+pub struct KnownHosts {
+    /// Only this node; may be given several times
+    #[arg(long, value_name = "NAME")]
+    node: Vec<String>,
+}
+
+/// One node's key.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Row {
+    /// Names and addresses of the node.
+    hosts: Vec<String>,
+    /// Type and base64.
+    key: String,
+    /// As `ssh-keygen -l` shows it.
+    fingerprint: String,
+}
+
+impl KnownHosts {
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        let project = Project::find(global)?;
+        let description = project.load()?;
+        let nodes = super::Nodes { node: self.node.clone(), all: self.node.is_empty() };
+        let picked = super::project::pick(&description, &nodes)?;
+        let key = build::cluster_key(&project, &global.progress())?;
+        let rows: Vec<Row> = picked
+            .into_iter()
+            .map(|node| {
+                let ssh = key.ssh_host_key(node.name.as_str());
+                let hosts = vec![node.name.to_string(), description.cluster.fqdn(node), node.ip.to_string()];
+                Row { hosts, key: ssh.public(), fingerprint: ssh.fingerprint() }
+            })
+            .collect();
+        if global.json {
+            report::json(&rows)?;
+        } else {
+            let lines = rows.iter().map(|r| format!("{} {}\n", r.hosts.join(","), r.key));
+            report::print(&lines.collect::<String>())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

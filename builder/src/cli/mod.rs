@@ -1,0 +1,156 @@
+//! The command line: arguments in, one command run, exit status out.
+//! Must not know: how anything is built; each command is one file.
+//! Spec: design.md section 11.
+
+mod build;
+mod completions;
+mod diff;
+mod export;
+mod gc;
+mod inspect;
+mod known_hosts;
+mod lock;
+mod plan;
+mod project;
+mod report;
+mod select;
+mod why;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::hint::Hint;
+use crate::io::progress::{Mode, Progress};
+
+/// Builds reproducible Raspberry Pi images, flashes them, serves them over the network.
+///
+/// A node is a pure function of cluster.toml, the overlays and the lock.
+#[derive(Parser, Debug)]
+#[command(name = "gt-image", version, max_term_width = 80, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  gt-image plan --all              what each node would be
+  gt-image build --node fenn       fenn's disk image, in images/out/fenn/
+  gt-image why /etc/hosts --node fenn
+  gt-image diff fenn jast          what differs between two nodes";
+
+/// Options of every command.
+#[derive(Args, Debug, Clone)]
+pub struct Global {
+    /// The cluster description [default: cluster.toml, here or in a directory above]
+    #[arg(long, value_name = "FILE", global = true)]
+    cluster: Option<PathBuf>,
+    /// Where objects and trees are kept [default: images/store beside it]
+    #[arg(long, value_name = "DIR", global = true)]
+    store: Option<PathBuf>,
+    /// Where downloads are kept [default: images/cache beside it]
+    #[arg(long, value_name = "DIR", global = true)]
+    cache: Option<PathBuf>,
+    /// The cluster's secret key [default: secrets/cluster.key beside it]
+    #[arg(long, value_name = "FILE", global = true)]
+    key: Option<PathBuf>,
+    /// Print the result as JSON on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more, such as the output of package scripts
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// When to use colours
+    #[arg(long, value_name = "WHEN", global = true, default_value = "auto")]
+    color: clap::ColorChoice,
+    /// How to show progress
+    #[arg(long, value_name = "HOW", global = true, default_value = "auto")]
+    progress: HowProgress,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum HowProgress {
+    /// Bars on a terminal, else plain
+    Auto,
+    /// A line a task
+    Plain,
+    /// Nothing
+    Off,
+}
+
+impl Global {
+    fn progress(&self) -> Progress {
+        Progress::new(match self.progress {
+            HowProgress::Auto => Mode::Auto,
+            HowProgress::Plain => Mode::Plain,
+            HowProgress::Off => Mode::Off,
+        })
+    }
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Lock(lock::Lock),
+    Plan(plan::Plan),
+    Build(build::Build),
+    Export(export::Export),
+    Inspect(inspect::Inspect),
+    Diff(diff::Diff),
+    Why(why::Why),
+    KnownHosts(known_hosts::KnownHosts),
+    Gc(gc::Gc),
+    Completions(completions::Completions),
+    Man(completions::Man),
+}
+
+/// Nodes as commands name them.
+#[derive(Args, Debug, Clone)]
+#[group(required = true, multiple = true)]
+pub struct Nodes {
+    /// The node; may be given several times
+    #[arg(long, value_name = "NAME")]
+    node: Vec<String>,
+    /// Every node of the cluster
+    #[arg(long, conflicts_with = "node")]
+    all: bool,
+}
+
+/// Runs the program on the process's own arguments.
+pub fn main() -> ExitCode {
+    report::run(|| {
+        let cli = match Cli::try_parse() {
+            Ok(cli) => cli,
+            Err(e) => return Ok(report::usage(&e)),
+        };
+        let global = &cli.global;
+        match cli.command {
+            Command::Lock(c) => c.run(global),
+            Command::Plan(c) => c.run(global),
+            Command::Build(c) => c.run(global),
+            Command::Export(c) => c.run(global),
+            Command::Inspect(c) => c.run(global),
+            Command::Diff(c) => c.run(global),
+            Command::Why(c) => c.run(global),
+            Command::KnownHosts(c) => c.run(global),
+            Command::Gc(c) => c.run(global),
+            Command::Completions(c) => c.run(),
+            Command::Man(c) => c.run(),
+        }
+    })
+}
+
+/// The command line's own description, for completions, manual pages and docs.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

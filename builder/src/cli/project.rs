@@ -1,0 +1,91 @@
+//! Where everything is, seen from `cluster.toml`.
+//! Must not know: what the files hold.
+//! Spec: design.md sections 3, 11 and 13.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::{Global, Hint};
+use crate::cluster::Node;
+use crate::overlay::Description;
+
+/// The places of one cluster.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// `cluster.toml`.
+    pub file: PathBuf,
+    /// `images/`: bases and locks.
+    pub images: PathBuf,
+    /// The store.
+    pub store: PathBuf,
+    /// Downloads.
+    pub cache: PathBuf,
+    /// The cluster key; secrets of the owner lie beside it.
+    pub key: PathBuf,
+    /// Outputs, unless told otherwise.
+    pub out: PathBuf,
+}
+
+impl Project {
+    /// Finds the description: as given, or `cluster.toml` here or in a directory above.
+    pub fn find(global: &Global) -> anyhow::Result<Project> {
+        let file = match &global.cluster {
+            Some(file) if file.is_file() => file.clone(),
+            Some(file) => {
+                let none = anyhow::anyhow!("there is no file `{}`", file.display());
+                return Err(none.context(Hint("name the cluster description with `--cluster FILE`".into())));
+            }
+            None => search()?,
+        };
+        let dir = match file.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        let images = dir.join("images");
+        let or = |given: &Option<PathBuf>, default: PathBuf| given.clone().unwrap_or(default);
+        Ok(Project {
+            store: or(&global.store, images.join("store")),
+            cache: or(&global.cache, images.join("cache")),
+            key: or(&global.key, dir.join("secrets/cluster.key")),
+            out: images.join("out"),
+            images,
+            file,
+        })
+    }
+
+    /// Reads and checks the description and all overlays.
+    pub fn load(&self) -> anyhow::Result<Description> {
+        Description::load(&self.file).with_context(|| format!("reading `{}` and its overlays", self.file.display()))
+    }
+}
+
+/// `cluster.toml` in the current directory or the nearest one above that has it.
+fn search() -> anyhow::Result<PathBuf> {
+    let here = std::env::current_dir().context("finding the current directory")?;
+    // The relative form is kept where it will do: messages then name the file as the user would.
+    if Path::new("cluster.toml").is_file() {
+        return Ok(PathBuf::from("cluster.toml"));
+    }
+    let found = here.ancestors().map(|dir| dir.join("cluster.toml")).find(|file| file.is_file());
+    found.ok_or_else(|| {
+        anyhow::anyhow!("there is no `cluster.toml` in `{}` or above", here.display())
+            .context(Hint("change to the cluster's directory, or name the file with `--cluster FILE`".into()))
+    })
+}
+
+/// The nodes that a command names, in the order of the description.
+pub fn pick<'a>(description: &'a Description, nodes: &super::Nodes) -> anyhow::Result<Vec<&'a Node>> {
+    let all = &description.cluster.nodes;
+    for name in &nodes.node {
+        if description.cluster.node(name).is_none() {
+            let near = crate::diagnostic::nearest(name, all.iter().map(|n| n.name.as_str()));
+            let hint = match near {
+                Some(near) => format!("did you mean `{near}`? `gt-image plan --all` shows all nodes"),
+                None => "run `gt-image plan --all` to see all nodes".into(),
+            };
+            return Err(anyhow::anyhow!("the cluster has no node `{name}`").context(Hint(hint)));
+        }
+    }
+    Ok(all.iter().filter(|n| nodes.all || nodes.node.iter().any(|name| name == n.name.as_str())).collect())
+}

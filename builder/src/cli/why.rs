@@ -1,0 +1,67 @@
+//! `gt-image why`: which overlay, package or artifact put a file there.
+//! Must not know: how layers are made.
+//! Spec: design.md section 5.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Global, Hint, project::Project, report, select};
+use crate::origin::{Origin, Origins};
+use crate::store::Store;
+use crate::tree::TreePath;
+
+/// Tell which overlay, package or artifact put a file on a node
+#[derive(Args, Debug)]
+pub struct Why {
+    /// The path on the node
+    path: String,
+    /// The node, or one of its generations
+    #[arg(long, value_name = "NAME")]
+    node: String,
+}
+
+/// The answer; the last origin gave what is there now.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Answer {
+    path: String,
+    origins: Vec<Origin>,
+}
+
+impl Why {
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        let project = Project::find(global)?;
+        let store = Store::open(&project.store).context("opening the store")?;
+        let generation = select::generation(&store, &self.node)?;
+        let root = store.tree(&generation.root)?;
+        let asked = TreePath::new(&self.path)?;
+        let path = root.resolve(&asked, false).unwrap_or(asked);
+        if root.get(&path).is_none() {
+            let dump = format!("run `gt-image export --node {} --dump -` to see all paths", self.node);
+            return Err(anyhow::anyhow!("node `{}` has no `{path}`", self.node).context(Hint(dump)));
+        }
+        let origins: Origins = serde_json::from_slice(&generation.origins).context("reading the origins")?;
+        let answer = Answer { path: path.to_string(), origins: origins.why(&path, &root, &store)? };
+        if global.json { report::json(&answer)? } else { report::print(&text(&answer))? }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn text(answer: &Answer) -> String {
+    let mut out = format!("{}\n", answer.path);
+    let last = answer.origins.len().saturating_sub(1);
+    for (i, origin) in answer.origins.iter().enumerate() {
+        let what = match origin {
+            Origin::Package { name } => format!("package {name}"),
+            Origin::Layer { name } => name.clone(),
+            Origin::Base => "the base: an imported file, or made by a package's script".into(),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "  {what}{}", if i < last { ", then replaced or changed by" } else { "" });
+    }
+    out
+}

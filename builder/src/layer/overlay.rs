@@ -1,1 +1,0 @@
-//! Renders an overlay for a node into a layer.

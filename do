@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# One door to everything: each command installs what it needs by itself and may be repeated.
+#
+#   ./do build --node fenn     build a node's image (any gt-image command works: ./do plan --all)
+#   ./do test                  run every check: format, lints, unit, property and end-to-end tests
+#   ./do bench [NAME]          run the benchmarks beside their peers
+set -euo pipefail
+cd "$(dirname "$0")"
+
+say() { printf '%s\n' "$*" >&2; }
+
+# install PACKAGE...: from the distribution's own archive, only what is missing.
+install() {
+    local missing=()
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    say "installing ${missing[*]}"
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || { say "error: not root, and sudo is not installed"; say "hint: as root, run \`apt-get install ${missing[*]}\`"; exit 1; }
+        as_root=(sudo)
+    fi
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q >&2
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" >&2
+}
+
+# What building needs: a C compiler for two libraries, the emulator for package scripts, id maps
+# for builds without root, apt's signature check and keyring.
+needs_build=(gcc libc6-dev make pkg-config ca-certificates qemu-user-static uidmap gpgv debian-archive-keyring openssl xz-utils python3-pip)
+# What judging needs: other people's tools.
+needs_test=(e2fsprogs dosfstools mtools gdisk fdisk bmap-tools qemu-system-arm qemu-utils apt-utils gnupg
+    dpkg-dev openssh-client kmod cpio libarchive-tools attr acl shellcheck python3-venv)
+needs_bench=(mmdebstrap genimage hyperfine time)
+
+[ "$(uname -m)" = aarch64 ] && needs_build=("${needs_build[@]/qemu-user-static/}")
+
+command -v cargo >/dev/null || { say "error: cargo is not installed"; say "hint: see https://rustup.rs"; exit 1; }
+
+case "${1:-}" in
+test)
+    shift
+    install "${needs_build[@]}" "${needs_test[@]}"
+    exec tests/run "$@"
+    ;;
+bench)
+    shift
+    install "${needs_build[@]}" "${needs_test[@]}" "${needs_bench[@]}"
+    if [ $# -gt 0 ]; then exec cargo bench -p gt-image --bench "$@"; fi
+    exec cargo bench -p gt-image --benches
+    ;;
+'' | -h | --help)
+    sed -n '2,7s/^# \{0,1\}//p' "$0"
+    ;;
+*)
+    install "${needs_build[@]}"
+    cargo build --release --locked -p gt-image
+    exec "${CARGO_TARGET_DIR:-target}/release/gt-image" "$@"
+    ;;
+esac

@@ -1,0 +1,268 @@
+//! The real thing: fenn from the real archive, judged by foreign tools, booted, and built a second
+//! time under other circumstances.
+//! Must not know: how images are made. Spec: design.md sections 6 to 9 and 13.
+//!
+//! The description is the repository's own, with an SSH key of the test's added for root, so that
+//! the booted node can be asked questions. Downloads are shared with the repository's own cache.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+
+use crate::support::qemu::{BOOT, Boot, Machine};
+use crate::support::site::sha256;
+use crate::support::{Tier, gt_image, ok, repository, run, trial};
+
+const BUILD: &[Tier] = &[Tier::Archive, Tier::Judge(&["qemu-aarch64-static"])];
+const JUDGE: &[Tier] = &[
+    Tier::Archive,
+    Tier::Judge(&["qemu-aarch64-static", "sgdisk", "sfdisk", "fsck.vfat", "e2fsck", "mdir", "debugfs", "resize2fs"]),
+];
+const QEMU: &[Tier] = &[Tier::Archive, Tier::Qemu, Tier::Judge(&["ssh"])];
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("fenn::foreign_tools_find_no_fault", JUDGE, judged),
+        trial("fenn::boots_and_its_checks_pass", QEMU, boots),
+        trial("fenn::other_circumstances_give_the_same_bytes", BUILD, reproducible),
+        trial("fenn::an_ordinary_user_gets_the_same_bytes", &[Tier::Archive, Tier::Root, Tier::Userns], rootless),
+        trial("fenn::the_sbom_is_valid", &[Tier::Archive, Tier::Judge(&["python3"])], sbom),
+        trial("fenn::nothing_secret_and_nothing_of_the_host_is_in_it", BUILD, clean),
+        trial("fenn::all_nodes_share_one_store", BUILD, all_nodes),
+    ]
+}
+
+/// The site all tests share: built once, raw.
+struct Fenn {
+    dir: PathBuf,
+    identity: PathBuf,
+}
+
+impl Fenn {
+    fn get() -> &'static Fenn {
+        static FENN: OnceLock<Fenn> = OnceLock::new();
+        FENN.get_or_init(|| {
+            // Kept between runs: a second run of the tests builds in seconds.
+            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fenn");
+            fs::create_dir_all(&dir).unwrap();
+            let identity = dir.join("identity");
+            if !identity.exists() {
+                run("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", identity.to_str().unwrap()]);
+            }
+            lay_out(&dir, &fs::read_to_string(dir.join("identity.pub")).unwrap());
+            let fenn = Fenn { dir, identity };
+            ok(fenn.command(&["build", "--node", "fenn", "--raw", "--keep-going"]).arg("-v"));
+            fenn
+        })
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = gt_image();
+        command.current_dir(&self.dir).arg("--cache").arg(repository().join("images/cache")).args(args);
+        command
+    }
+
+    fn out(&self, name: &str) -> PathBuf {
+        self.dir.join("images/out/fenn").join(name)
+    }
+}
+
+/// The repository's description in `dir`, with one more key for root.
+fn lay_out(dir: &Path, key: &str) {
+    let text = fs::read_to_string(repository().join("cluster.toml")).unwrap();
+    let mut cluster: toml::Table = text.parse().unwrap();
+    let users = cluster.entry("users").or_insert_with(|| toml::Table::new().into()).as_table_mut().unwrap();
+    let root = users.entry("root").or_insert_with(|| toml::Table::new().into()).as_table_mut().unwrap();
+    root.insert("ssh_keys".into(), vec![key.trim().to_owned()].into());
+    fs::write(dir.join("cluster.toml"), toml::to_string(&cluster).unwrap()).unwrap();
+    run("rm", ["-rf", dir.join("overlays").to_str().unwrap()]);
+    run("cp", ["-a", repository().join("overlays").to_str().unwrap(), dir.to_str().unwrap()]);
+    fs::create_dir_all(dir.join("images")).unwrap();
+    for entry in fs::read_dir(repository().join("images")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let lock_there = name.ends_with(".lock") && dir.join("images").join(name).exists();
+        if path.is_file() && !lock_there {
+            fs::copy(&path, dir.join("images").join(name)).unwrap();
+        }
+    }
+}
+
+fn judged() {
+    let fenn = Fenn::get();
+    let image = fenn.out("disk.img");
+    let disk = image.to_str().unwrap();
+    let verdict = run("sgdisk", ["-v", disk]);
+    assert!(verdict.contains("No problems found"), "{verdict}");
+    run("sfdisk", ["-V", disk]);
+    let table: serde_json::Value = serde_json::from_str(&run("sfdisk", ["--json", disk])).unwrap();
+    let partition = |index: usize, key: &str| {
+        (table["partitiontable"]["partitions"][index][key].as_u64().unwrap() * 512).to_string()
+    };
+    let boot = format!("{disk}@@{}", partition(0, "start"));
+    let names = run("mdir", ["-b", "-i", &boot, "::"]);
+    for name in ["start4.elf", "fixup4.dat", "bcm2711-rpi-4-b.dtb", "config.txt", "cmdline.txt"] {
+        assert!(names.contains(name), "no {name} in\n{names}");
+    }
+    let root = fenn.dir.join("root.img");
+    let path = root.to_str().unwrap();
+    let (skip, count) = (partition(1, "start"), partition(1, "size"));
+    run("dd", [
+        &format!("if={disk}"), &format!("of={path}"), &format!("skip={skip}"), &format!("count={count}"),
+        "iflag=skip_bytes,count_bytes", "bs=1M", "conv=sparse", "status=none",
+    ]);
+    run("e2fsck", ["-fn", path]);
+    let passwd = run("debugfs", ["-R", "cat /etc/passwd", path]);
+    assert!(passwd.contains("root:") && passwd.contains("munge:"), "{passwd}");
+    run("resize2fs", [path, "6G"]);
+    run("e2fsck", ["-fn", path]);
+    fs::remove_file(&root).unwrap();
+}
+
+fn boots() {
+    let fenn = Fenn::get();
+    let at = |name: &str| fenn.dir.join(name);
+    for (flag, name) in [("--kernel", "kernel"), ("--initramfs", "initramfs"), ("--cmdline", "cmdline")] {
+        ok(fenn.command(&["export", "--node", "fenn", flag]).arg(at(name)));
+    }
+    let known_hosts = at("known_hosts");
+    fs::write(&known_hosts, ok(&mut fenn.command(&["known-hosts"]))).unwrap();
+    let disk = at("boot.img");
+    run("cp", ["--sparse=always", fenn.out("disk.img").to_str().unwrap(), disk.to_str().unwrap()]);
+    let cmdline = fs::read_to_string(at("cmdline")).unwrap();
+    let (kernel, initramfs, console) = (at("kernel"), at("initramfs"), at("console.log"));
+    let boot =
+        Boot { disk: &disk, kernel: &kernel, initramfs: &initramfs, cmdline: &cmdline, console: &console };
+    let mut machine = Machine::start(&boot);
+    machine.wait_for("login:", BOOT);
+    let ask = |machine: &mut Machine, command: &str| machine.ssh_ok(&fenn.identity, &known_hosts, "fenn", command);
+    let checks = ask(&mut machine, "/usr/lib/gt/check 2>&1 || true");
+    assert!(checks.contains("0 failed"), "{checks}\n--- console:\n{}", machine.text());
+    let units = ask(&mut machine, "systemctl --failed --no-legend --plain");
+    assert_eq!(units.trim(), "", "failed units");
+    assert_eq!(ask(&mut machine, "hostname").trim(), "fenn");
+    let root = ask(&mut machine, "findmnt -no FSTYPE /");
+    assert_eq!(root.trim(), "overlay", "root = \"nfs\" boots as disk-ephemeral from its disk");
+    ask(&mut machine, "echo gone > /etc/written && sync && cat /etc/written");
+    ask(&mut machine, "systemd-run --on-active=1 systemctl reboot");
+    machine.wait_for_end(Duration::from_secs(240));
+    let mut machine = Machine::start(&boot);
+    machine.wait_for("login:", BOOT);
+    assert_eq!(ask(&mut machine, "test -e /etc/written && echo there || echo gone").trim(), "gone");
+    drop(machine);
+    fs::remove_file(&disk).unwrap();
+}
+
+/// A second build from nothing: another store, directory, clock, time zone, locale, umask, home and
+/// number of processors.
+fn reproducible() {
+    let fenn = Fenn::get();
+    let other = second(fenn, "fenn-second");
+    let script = format!(
+        "umask 077; cd {}; exec taskset -c 0 {} --progress plain --cache {} build --node fenn --raw --keep-going",
+        other.display(),
+        env!("CARGO_BIN_EXE_gt-image"),
+        repository().join("images/cache").display(),
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).env("TZ", "Asia/Kathmandu").env("LC_ALL", "tr_TR.UTF-8").env("HOME", "/nonexistent");
+    ok(&mut command);
+    compare(fenn, &other);
+}
+
+/// As a user without any privilege but subordinate ids.
+fn rootless() {
+    let fenn = Fenn::get();
+    let other = second(fenn, "fenn-rootless");
+    let user = "gt-image-test";
+    let exists = Command::new("id").arg(user).output().unwrap().status.success();
+    if !exists {
+        run("useradd", ["--create-home", user]);
+    }
+    run("usermod", ["--add-subuids", "300000-365535", "--add-subgids", "300000-365535", user]);
+    let site = Path::new("/home").join(user).join("site");
+    run("rm", ["-rf", site.to_str().unwrap()]);
+    run("cp", ["-a", other.to_str().unwrap(), site.to_str().unwrap()]);
+    let program = site.join("gt-image");
+    fs::copy(env!("CARGO_BIN_EXE_gt-image"), &program).unwrap();
+    let cache = site.join("images/cache");
+    run("cp", ["-a", repository().join("images/cache").to_str().unwrap(), cache.to_str().unwrap()]);
+    run("chown", ["-R", &format!("{user}:"), site.to_str().unwrap()]);
+    let build = format!(
+        "cd {0} && exec {0}/gt-image --progress plain build --node fenn --raw --keep-going",
+        site.display()
+    );
+    ok(Command::new("setpriv").args([
+        "--reuid", user, "--regid", user, "--init-groups", "--reset-env", "sh", "-c", &build,
+    ]));
+    compare(fenn, &site);
+    run("userdel", ["--remove", user]);
+}
+
+/// Another site with the same inputs.
+fn second(fenn: &Fenn, name: &str) -> PathBuf {
+    let other = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    run("rm", ["-rf", other.to_str().unwrap()]);
+    fs::create_dir_all(&other).unwrap();
+    lay_out(&other, &fs::read_to_string(fenn.dir.join("identity.pub")).unwrap());
+    for input in ["secrets", "images/debian-trixie.lock"] {
+        run("cp", ["-a", "-T", fenn.dir.join(input).to_str().unwrap(), other.join(input).to_str().unwrap()]);
+    }
+    other
+}
+
+/// Names the first difference, from the coarse to the fine.
+fn compare(fenn: &Fenn, other: &Path) {
+    let dump = |dir: &Path| ok(gt_image().current_dir(dir).args(["export", "--node", "fenn", "--dump", "-"]));
+    for (a, b) in dump(&fenn.dir).lines().zip(dump(other).lines()) {
+        assert_eq!(a, b, "the first entry that differs");
+    }
+    for name in ["manifest.json", "sbom.spdx.json", "disk.bmap", "disk.img"] {
+        let theirs = other.join("images/out/fenn").join(name);
+        assert_eq!(sha256(&fenn.out(name)), sha256(&theirs), "{name}");
+    }
+    run("rm", ["-rf", other.to_str().unwrap()]);
+}
+
+fn sbom() {
+    let fenn = Fenn::get();
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("spdx");
+    let validator = venv.join("bin/pyspdxtools");
+    if !validator.exists() {
+        run("python3", ["-m", "venv", venv.to_str().unwrap()]);
+        ok(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "spdx-tools"]));
+    }
+    ok(Command::new(validator).arg("-i").arg(fenn.out("sbom.spdx.json")));
+}
+
+fn clean() {
+    let fenn = Fenn::get();
+    let dump = ok(&mut fenn.command(&["export", "--node", "fenn", "--dump", "-"]));
+    let paths: Vec<&str> = dump.lines().filter_map(|line| line.split(' ').next()).collect();
+    for path in ["/etc/ssh/ssh_host_ed25519_key", "/etc/munge/munge.key", "/etc/passwd-", "/var/log/dpkg.log"] {
+        assert!(!paths.contains(&path), "{path} is in the generation");
+    }
+    let machine_id = dump.lines().find(|l| l.starts_with("/etc/machine-id "));
+    assert!(machine_id.is_none_or(|line| line.ends_with(" 0")), "{machine_id:?} is not empty");
+    let tar = fenn.dir.join("root.tar");
+    ok(fenn.command(&["export", "--node", "fenn", "--tar"]).arg(&tar));
+    let hostname = fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let own = run("tar", ["-xOf", tar.to_str().unwrap(), "etc/hostname"]);
+    assert_eq!(own, "fenn\n");
+    assert_ne!(own, hostname);
+    fs::remove_file(tar).unwrap();
+}
+
+fn all_nodes() {
+    let fenn = Fenn::get();
+    ok(&mut fenn.command(&["build", "--node", "allyrion", "--node", "bettley", "--no-image", "--keep-going"]));
+    let begun = Instant::now();
+    let report = ok(&mut fenn.command(&["build", "--all", "--no-image", "--keep-going", "--json"]));
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["nodes"].as_array().unwrap().len(), 10, "{report}");
+    println!("ten nodes in {:.1} s", begun.elapsed().as_secs_f64());
+}

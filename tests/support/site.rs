@@ -1,0 +1,116 @@
+//! A cluster of a test's own: a description, overlays and a base in a temporary directory.
+//! Must not know: what is tested.
+//! Spec: design.md sections 4, 5 and 13.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{gt_image, ok, run};
+
+/// A directory with `cluster.toml`, `overlays/` and `images/`.
+pub struct Site {
+    dir: tempfile::TempDir,
+}
+
+/// One node `n1` with the role `role`, on a tarball base called `mini`.
+pub const CLUSTER: &str = r#"
+[cluster]
+name = "test"
+domain = "nodes.test"
+timezone = "Etc/UTC"
+base = "mini"
+
+[network]
+subnet = "10.9.0.0/24"
+gateway = "10.9.0.1"
+dns = ["10.9.0.1"]
+server = "10.9.0.2"
+dhcp = "proxy"
+
+[vars]
+greeting = "hello"
+
+[[node]]
+name = "n1"
+roles = ["role"]
+ip = "10.9.0.11"
+mac = "d8:3a:dd:00:00:01"
+serial = "00000001"
+model = "pi4"
+root = "disk"
+"#;
+
+impl Site {
+    /// A site with [`CLUSTER`], an empty overlay `role` and a root tarball of a few files.
+    pub fn new() -> Site {
+        let site = Site { dir: tempfile::tempdir().unwrap() };
+        site.write("cluster.toml", CLUSTER);
+        site.write("overlays/role/overlay.toml", "description = \"A role for tests.\"\n");
+        for (path, text) in [
+            ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+            ("etc/group", "root:x:0:\n"),
+            ("etc/shadow", "root:*:19000:0:99999:7:::\n"),
+            ("etc/gshadow", "root:*::\n"),
+            ("usr/bin/tool", "#!/bin/sh\n"),
+        ] {
+            site.write(&format!("root/{path}"), text);
+        }
+        site.pack_base();
+        site
+    }
+
+    /// Packs `root/` as the base `mini`.
+    pub fn pack_base(&self) {
+        let root = self.path("root");
+        let tar = self.path("images/mini.tar");
+        fs::create_dir_all(self.path("images")).unwrap();
+        let (root, file) = (root.to_str().unwrap(), tar.to_str().unwrap());
+        run("tar", ["--xattrs", "--sort=name", "--numeric-owner", "--format=pax", "-C", root, "-cf", file, "."]);
+        let sum = run("sha256sum", [file]);
+        let sha256 = sum.split(' ').next().unwrap();
+        let base = format!("kind = \"tar\"\npath = \"mini.tar\"\nsha256 = \"{sha256}\"\n");
+        self.write("images/mini.toml", &base);
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a file, with the directories above it.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Replaces a piece of a file that must be there.
+    pub fn edit(&self, name: &str, old: &str, new: &str) {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        assert!(text.contains(old), "{name} has no {old:?}");
+        self.write(name, &text.replacen(old, new, 1));
+    }
+
+    /// The program, at work on this site.
+    pub fn gt_image<const N: usize>(&self, args: [&str; N]) -> Command {
+        let mut command = gt_image();
+        command.current_dir(self.dir.path()).args(args);
+        command
+    }
+
+    /// Builds `n1` without an image and gives the canonical text of its root.
+    pub fn dump(&self) -> String {
+        ok(&mut self.gt_image(["build", "--node", "n1", "--no-image"]));
+        ok(&mut self.gt_image(["export", "--node", "n1", "--dump", "-"]))
+    }
+
+    /// The line of a dump that is about `path`.
+    pub fn line<'a>(dump: &'a str, path: &str) -> Option<&'a str> {
+        dump.lines().find(|line| line.split(' ').next() == Some(path))
+    }
+}
+
+/// A file's SHA-256 as the foreign tool sees it.
+pub fn sha256(path: &Path) -> String {
+    run("sha256sum", [path]).split(' ').next().unwrap().to_owned()
+}
