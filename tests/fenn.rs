@@ -20,7 +20,16 @@ use crate::support::{Tier, gt_image, ok, repository, run, trial};
 const BUILD: &[Tier] = &[Tier::Archive, Tier::Judge(&["qemu-aarch64-static"])];
 const JUDGE: &[Tier] = &[
     Tier::Archive,
-    Tier::Judge(&["qemu-aarch64-static", "sgdisk", "sfdisk", "fsck.vfat", "e2fsck", "mdir", "debugfs", "resize2fs"]),
+    Tier::Judge(&[
+        "qemu-aarch64-static",
+        "sgdisk",
+        "sfdisk",
+        "fsck.vfat",
+        "e2fsck",
+        "mdir",
+        "debugfs",
+        "resize2fs",
+    ]),
 ];
 const QEMU: &[Tier] = &[Tier::Archive, Tier::Qemu, Tier::Judge(&["ssh"])];
 
@@ -29,7 +38,11 @@ pub fn trials() -> Vec<Trial> {
         trial("fenn::foreign_tools_find_no_fault", JUDGE, judged),
         trial("fenn::boots_and_its_checks_pass", QEMU, boots),
         trial("fenn::other_circumstances_give_the_same_bytes", BUILD, reproducible),
-        trial("fenn::an_ordinary_user_gets_the_same_bytes", &[Tier::Archive, Tier::Root, Tier::Userns], rootless),
+        trial(
+            "fenn::an_ordinary_user_gets_the_same_bytes",
+            &[Tier::Archive, Tier::Root, Tier::Userns],
+            rootless,
+        ),
         trial("fenn::the_sbom_is_valid", &[Tier::Archive, Tier::Judge(&["python3"])], sbom),
         trial("fenn::nothing_secret_and_nothing_of_the_host_is_in_it", BUILD, clean),
         trial("fenn::all_nodes_share_one_store", BUILD, all_nodes),
@@ -51,7 +64,10 @@ impl Fenn {
             fs::create_dir_all(&dir).unwrap();
             let identity = dir.join("identity");
             if !identity.exists() {
-                run("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", identity.to_str().unwrap()]);
+                run(
+                    "ssh-keygen",
+                    ["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", identity.to_str().unwrap()],
+                );
             }
             lay_out(&dir, &fs::read_to_string(dir.join("identity.pub")).unwrap());
             let fenn = Fenn { dir, identity };
@@ -111,10 +127,19 @@ fn judged() {
     let root = fenn.dir.join("root.img");
     let path = root.to_str().unwrap();
     let (skip, count) = (partition(1, "start"), partition(1, "size"));
-    run("dd", [
-        &format!("if={disk}"), &format!("of={path}"), &format!("skip={skip}"), &format!("count={count}"),
-        "iflag=skip_bytes,count_bytes", "bs=1M", "conv=sparse", "status=none",
-    ]);
+    run(
+        "dd",
+        [
+            &format!("if={disk}"),
+            &format!("of={path}"),
+            &format!("skip={skip}"),
+            &format!("count={count}"),
+            "iflag=skip_bytes,count_bytes",
+            "bs=1M",
+            "conv=sparse",
+            "status=none",
+        ],
+    );
     run("e2fsck", ["-fn", path]);
     let passwd = run("debugfs", ["-R", "cat /etc/passwd", path]);
     assert!(passwd.contains("root:") && passwd.contains("munge:"), "{passwd}");
@@ -139,7 +164,8 @@ fn boots() {
         Boot { disk: &disk, kernel: &kernel, initramfs: &initramfs, cmdline: &cmdline, console: &console };
     let mut machine = Machine::start(&boot);
     machine.wait_for("login:", BOOT);
-    let ask = |machine: &mut Machine, command: &str| machine.ssh_ok(&fenn.identity, &known_hosts, "fenn", command);
+    let ask =
+        |machine: &mut Machine, command: &str| machine.ssh_ok(&fenn.identity, &known_hosts, "fenn", command);
     let checks = ask(&mut machine, "/usr/lib/gt/check 2>&1 || true");
     assert!(checks.contains("0 failed"), "{checks}\n--- console:\n{}", machine.text());
     let units = ask(&mut machine, "systemctl --failed --no-legend --plain");
@@ -169,7 +195,11 @@ fn reproducible() {
         repository().join("images/cache").display(),
     );
     let mut command = Command::new("sh");
-    command.args(["-c", &script]).env("TZ", "Asia/Kathmandu").env("LC_ALL", "tr_TR.UTF-8").env("HOME", "/nonexistent");
+    command
+        .args(["-c", &script])
+        .env("TZ", "Asia/Kathmandu")
+        .env("LC_ALL", "tr_TR.UTF-8")
+        .env("HOME", "/nonexistent");
     ok(&mut command);
     compare(fenn, &other);
 }
@@ -197,7 +227,15 @@ fn rootless() {
         site.display()
     );
     ok(Command::new("setpriv").args([
-        "--reuid", user, "--regid", user, "--init-groups", "--reset-env", "sh", "-c", &build,
+        "--reuid",
+        user,
+        "--regid",
+        user,
+        "--init-groups",
+        "--reset-env",
+        "sh",
+        "-c",
+        &build,
     ]));
     compare(fenn, &site);
     run("userdel", ["--remove", user]);
@@ -243,7 +281,8 @@ fn clean() {
     let fenn = Fenn::get();
     let dump = ok(&mut fenn.command(&["export", "--node", "fenn", "--dump", "-"]));
     let paths: Vec<&str> = dump.lines().filter_map(|line| line.split(' ').next()).collect();
-    for path in ["/etc/ssh/ssh_host_ed25519_key", "/etc/munge/munge.key", "/etc/passwd-", "/var/log/dpkg.log"] {
+    for path in ["/etc/ssh/ssh_host_ed25519_key", "/etc/munge/munge.key", "/etc/passwd-", "/var/log/dpkg.log"]
+    {
         assert!(!paths.contains(&path), "{path} is in the generation");
     }
     let machine_id = dump.lines().find(|l| l.starts_with("/etc/machine-id "));
@@ -259,7 +298,15 @@ fn clean() {
 
 fn all_nodes() {
     let fenn = Fenn::get();
-    ok(&mut fenn.command(&["build", "--node", "allyrion", "--node", "bettley", "--no-image", "--keep-going"]));
+    ok(&mut fenn.command(&[
+        "build",
+        "--node",
+        "allyrion",
+        "--node",
+        "bettley",
+        "--no-image",
+        "--keep-going",
+    ]));
     let begun = Instant::now();
     let report = ok(&mut fenn.command(&["build", "--all", "--no-image", "--keep-going", "--json"]));
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();

@@ -10,7 +10,15 @@ use crate::support::site::{Site, sha256};
 use crate::support::{Tier, fails, gt_image, ok, run, trial};
 
 const TOOLS: &[Tier] = &[Tier::Judge(&[
-    "sgdisk", "sfdisk", "fsck.vfat", "e2fsck", "mdir", "dumpe2fs", "debugfs", "bmaptool", "zstd",
+    "sgdisk",
+    "sfdisk",
+    "fsck.vfat",
+    "e2fsck",
+    "mdir",
+    "dumpe2fs",
+    "debugfs",
+    "bmaptool",
+    "zstd",
 ])];
 
 pub fn trials() -> Vec<Trial> {
@@ -38,7 +46,10 @@ pub fn trials() -> Vec<Trial> {
 fn site() -> Site {
     let site = Site::new();
     site.write("overlays/role/files/etc/plain", "plain\n");
-    site.write("overlays/role/files/etc/greeting", "{{ vars.greeting }} from {{ node.name }} at {{ node.ip }}\n");
+    site.write(
+        "overlays/role/files/etc/greeting",
+        "{{ vars.greeting }} from {{ node.name }} at {{ node.ip }}\n",
+    );
     site.write("overlays/role/files/usr/local/bin/run", "#!/bin/sh\n");
     let run = site.path("overlays/role/files/usr/local/bin/run");
     fs::set_permissions(run, fs::Permissions::from_mode(0o755)).unwrap();
@@ -83,7 +94,9 @@ fn overlay_over_base() {
     let line = |path: &str| Site::line(&dump, path).unwrap_or_else(|| panic!("no {path} in\n{dump}"));
     assert!(line("/etc/plain").contains(" f 0644 0 0 "));
     assert!(line("/usr/local/bin/run").contains(" f 0755 0 0 "));
-    assert!(line("/etc/greeting").contains(" f 0640 0 950 ") && line("/etc/greeting").contains("user.note=text"));
+    assert!(
+        line("/etc/greeting").contains(" f 0640 0 950 ") && line("/etc/greeting").contains("user.note=text")
+    );
     assert_eq!(Site::line(&dump, "/usr/bin/tool"), None);
     line("/boot/firmware");
     let tar = site.path("root.tar");
@@ -256,13 +269,23 @@ fn secrets() {
 fn bad_descriptions() {
     for (file, old, new, wants) in [
         ("cluster.toml", "name = \"n1\"", "nme = \"n1\"", &["cluster.toml:21:1", "`nme`", "`name`"][..]),
-        ("cluster.toml", "roles = [\"role\"]", "roles = [\"rolle\"]", &["cluster.toml:22", "`rolle`", "`role`"]),
+        (
+            "cluster.toml",
+            "roles = [\"role\"]",
+            "roles = [\"rolle\"]",
+            &["cluster.toml:22", "`rolle`", "`role`"],
+        ),
         ("cluster.toml", "10.9.0.11", "10.8.0.11", &["cluster.toml:23", "10.8.0.11", "10.9.0.0/24"]),
         ("cluster.toml", "root = \"disk\"", "root = \"dsk\"", &["cluster.toml:27", "dsk"]),
         ("overlays/role/overlay.toml", "modules", "moduls", &["overlays/role/overlay.toml:2:1", "`modules`"]),
         ("overlays/role/overlay.toml", "/etc/greeting", "/etc/gone", &["overlay.toml:9", "/etc/gone"]),
         ("overlays/role/overlay.toml", "/etc/greeting", "/etc/../greeting", &["overlay.toml:9", ".."]),
-        ("overlays/role/files/etc/greeting", "vars.greeting", "vars.greting", &["files/etc/greeting:1", "greting"]),
+        (
+            "overlays/role/files/etc/greeting",
+            "vars.greeting",
+            "vars.greting",
+            &["files/etc/greeting:1", "greting"],
+        ),
         ("overlays/role/files/etc/greeting", "{{ vars.greeting }}", "{{ vars", &["files/etc/greeting:1"]),
     ] {
         let site = site();
@@ -403,6 +426,7 @@ fn killed() {
     ok(&mut site.gt_image(["build", "--node", "n1", "--raw"]));
     ok(&mut site.gt_image(["gc"]));
     assert_eq!(fs::read_dir(site.path("images/store/tmp")).unwrap().count(), 0);
-    let names: Vec<_> = fs::read_dir(site.path("images/out/n1")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(site.path("images/out/n1")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(names.iter().all(|n| !n.to_string_lossy().starts_with(".gt-image-")), "{names:?}");
 }

@@ -125,7 +125,8 @@ fn image(site: &Site) -> Fallible<()> {
     site.gt_image(&["export", "--node", "fenn", "--tar", &paths[0], "--boot", &paths[1]])?;
     run(Command::new("tar").arg("-C").arg(&root).args(["--numeric-owner", "--xattrs", "-xpf"]).arg(&tar))?;
     let size = |label: &str| -> Fallible<String> {
-        let manifest: serde_json::Value = serde_json::from_slice(&fs::read(site.path("raw/fenn/manifest.json"))?)?;
+        let manifest: serde_json::Value =
+            serde_json::from_slice(&fs::read(site.path("raw/fenn/manifest.json"))?)?;
         let partitions = manifest["partitions"].as_array().ok_or("no partitions")?;
         let partition = partitions.iter().find(|p| p["label"] == label).ok_or("no such partition")?;
         Ok(partition["size"].to_string())
@@ -193,9 +194,9 @@ fn base(site: &Site) -> Fallible<()> {
         repository.display()
     );
     // A mount namespace of its own, so that the registration is not seen elsewhere.
-    run(Command::new("unshare").args(["--user", "--map-users=0,0,65536", "--map-groups=0,0,65536", "--mount"]).args([
-        "sh", "-c", &script,
-    ]))?;
+    run(Command::new("unshare")
+        .args(["--user", "--map-users=0,0,65536", "--map-groups=0,0,65536", "--mount"])
+        .args(["sh", "-c", &script]))?;
     row("base layer, and mmdebstrap", ours, Some(begun.elapsed().as_secs_f64()));
     println!("({} packages)", packages.len());
     Ok(())

@@ -69,7 +69,8 @@ fn packages_with(path: &TreePath, root: &Tree, store: &Store) -> Result<Vec<Stri
         let text = store.read_object(object)?;
         let has = text.split(|&b| b == b'\n').any(|line| {
             let Ok(listed) = TreePath::new(line) else { return false };
-            listed == *path || (listed.name() == path.name() && root.resolve(&listed, false).as_ref() == Some(path))
+            listed == *path
+                || (listed.name() == path.name() && root.resolve(&listed, false).as_ref() == Some(path))
         });
         if has {
             let name = String::from_utf8_lossy(name).into_owned();

@@ -102,7 +102,11 @@ fn base_layer(known: Known) -> Layer {
             let packages = lock.packages_of(BASE_SET);
             let bytes: u64 = packages.iter().map(|p| p.size).sum();
             let size = indicatif::HumanBytes(bytes);
-            format!("{} packages, {size} to fetch, of {}", packages.len(), crate::sbom::utc(known_epoch(lock)))
+            format!(
+                "{} packages, {size} to fetch, of {}",
+                packages.len(),
+                crate::sbom::utc(known_epoch(lock))
+            )
         }
         (Source::Apt(apt), None) => format!("{} packages are asked for, not locked yet", apt.packages.len()),
         (Source::Tar(pinned), _) => format!("a root filesystem tarball, {}", pinned.sha256),
@@ -127,15 +131,14 @@ fn overlay_layer(o: &Overlay) -> Layer {
         (o.scratch.len(), "scratch paths"),
         (o.checks.len(), "checks"),
     ];
-    let counts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let counts: Vec<String> =
+        counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     Layer { kind: "overlay".into(), name: o.name.to_string(), detail: counts.join(", ") }
 }
 
 fn warnings(node: &Node, known: Known) -> Vec<String> {
     let mut warnings = Vec::new();
-    let locked = |lock: &Lock| {
-        lock.packages_of(BASE_SET).iter().any(|p| p.name.starts_with("linux-image-"))
-    };
+    let locked = |lock: &Lock| lock.packages_of(BASE_SET).iter().any(|p| p.name.starts_with("linux-image-"));
     if known.kernel.or(known.lock.map(locked)) == Some(false) {
         warnings.push("base has no kernel: this node cannot boot".into());
     }

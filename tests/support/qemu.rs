@@ -40,7 +40,8 @@ impl Machine {
         // Asked for and given back: the only way to learn a free port. QEMU takes it at once.
         let ssh_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         // The Pi's own consoles do not exist here, and the last `console=` is where init speaks.
-        let cmdline: Vec<&str> = boot.cmdline.split_whitespace().filter(|w| !w.starts_with("console=")).collect();
+        let cmdline: Vec<&str> =
+            boot.cmdline.split_whitespace().filter(|w| !w.starts_with("console=")).collect();
         let log = File::create(boot.console).unwrap();
         let child = Command::new(which("qemu-system-aarch64").expect("checked by the tier"))
             .args(["-machine", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024"])
@@ -118,7 +119,13 @@ impl Machine {
             }
             // 255 is ssh's own failure; anything else is the command's.
             let retry = output.status.code() == Some(255) && begun.elapsed() < BOOT;
-            assert!(retry, "`{command}`: {}\n{}\n--- console:\n{}", output.status, super::text(&output), self.text());
+            assert!(
+                retry,
+                "`{command}`: {}\n{}\n--- console:\n{}",
+                output.status,
+                super::text(&output),
+                self.text()
+            );
             std::thread::sleep(Duration::from_secs(2));
         }
     }

@@ -66,7 +66,10 @@ impl Site {
         let tar = self.path("images/mini.tar");
         fs::create_dir_all(self.path("images")).unwrap();
         let (root, file) = (root.to_str().unwrap(), tar.to_str().unwrap());
-        run("tar", ["--xattrs", "--sort=name", "--numeric-owner", "--format=pax", "-C", root, "-cf", file, "."]);
+        run(
+            "tar",
+            ["--xattrs", "--sort=name", "--numeric-owner", "--format=pax", "-C", root, "-cf", file, "."],
+        );
         let sum = run("sha256sum", [file]);
         let sha256 = sum.split(' ').next().unwrap();
         let base = format!("kind = \"tar\"\npath = \"mini.tar\"\nsha256 = \"{sha256}\"\n");

@@ -62,11 +62,17 @@ pub fn boot_tree(parts: &Parts, store: &Store, progress: &Progress) -> anyhow::R
 }
 
 /// Packed kernel and initramfs, from the store when this root's were made before.
-fn payload(parts: &Parts, kernel: kernel::Kernel, store: &Store, progress: &Progress) -> anyhow::Result<(Payload, Vec<String>)> {
+fn payload(
+    parts: &Parts,
+    kernel: kernel::Kernel,
+    store: &Store,
+    progress: &Progress,
+) -> anyhow::Result<(Payload, Vec<String>)> {
     let key = key(parts, &kernel)?;
     if let Some(found) = store.layer(&key)? {
         let tree = store.tree(&found)?;
-        let object = |name: &str| -> Option<Object> { tree.get(&TreePath::new(name).ok()?)?.object().cloned() };
+        let object =
+            |name: &str| -> Option<Object> { tree.get(&TreePath::new(name).ok()?)?.object().cloned() };
         if let (Some(image), initramfs) = (object(KERNEL), object(INITRAMFS)) {
             return Ok((Payload { kernel: Some((kernel, image)), initramfs }, Vec::new()));
         }

@@ -18,7 +18,6 @@ use crate::store::Store;
 use crate::tree::layer::Layer;
 use crate::tree::{Inode, Kind, Meta, Object, Time, Tree, TreePath};
 
-
 /// The boot partition's size, as on Raspberry Pi OS.
 const BOOT_SIZE: u64 = 512 << 20;
 /// Least free space of a root filesystem whose size is not fixed.
@@ -77,7 +76,13 @@ pub fn disk_mode(node: &Node) -> RootMode {
 }
 
 /// What every flashed node has of its own: machine-id, SSH host key, fstab.
-pub fn private_files(cluster: &str, node: &Node, key: &ClusterKey, root: &Tree, store: &Store) -> anyhow::Result<Vec<Private>> {
+pub fn private_files(
+    cluster: &str,
+    node: &Node,
+    key: &ClusterKey,
+    root: &Tree,
+    store: &Store,
+) -> anyhow::Result<Vec<Private>> {
     let name = node.name.as_str();
     let ssh = key.ssh_host_key(name);
     let comment = format!("root@{name}");
@@ -117,7 +122,12 @@ fn fstab(ids: &DiskIds, node: &Node, root: &Tree, store: &Store) -> anyhow::Resu
 
 /// The root of the image: the generation's, with the private files over it. The store that is given
 /// back has their bytes in memory alone.
-pub fn with_private(root: &Tree, files: &[Private], epoch: i64, store: &Store) -> anyhow::Result<(Tree, Store)> {
+pub fn with_private(
+    root: &Tree,
+    files: &[Private],
+    epoch: i64,
+    store: &Store,
+) -> anyhow::Result<(Tree, Store)> {
     let mut layer = Layer::new();
     for file in files {
         let meta = Meta {
@@ -154,14 +164,13 @@ pub fn plan(cluster: &str, node: &Node, root: &Tree) -> anyhow::Result<Plan> {
             ext4::size_for(root, (used / 4).max(FREE_MIN))?
         }
     };
-    let mut specs = vec![
-        ("bootfs", Role::Boot, BOOT_SIZE),
-        ("rootfs", Role::Root, root_size / 4096 * 4096),
-    ];
+    let mut specs = vec![("bootfs", Role::Boot, BOOT_SIZE), ("rootfs", Role::Root, root_size / 4096 * 4096)];
     let extra = [("gt-state", node.state), ("gt-scratch", node.scratch)];
-    specs.extend(extra.iter().filter_map(|(name, size)| {
-        size.map(|size| (*name, Role::Data, size.bytes() / 4096 * 4096))
-    }));
+    specs.extend(
+        extra
+            .iter()
+            .filter_map(|(name, size)| size.map(|size| (*name, Role::Data, size.bytes() / 4096 * 4096))),
+    );
     let table = match node.partition_table {
         PartitionTable::Gpt => disk::Table::Gpt { disk_guid: ids.uuid("disk") },
         PartitionTable::Mbr => disk::Table::Mbr { id: ids.serial("disk") },
@@ -189,16 +198,30 @@ impl Plan {
     }
 
     /// Writes the image and its block map.
-    pub fn write(&self, trees: &Trees, epoch: i64, output: Output, bmap: &Path, progress: &Progress) -> anyhow::Result<Written> {
+    pub fn write(
+        &self,
+        trees: &Trees,
+        epoch: i64,
+        output: Output,
+        bmap: &Path,
+        progress: &Progress,
+    ) -> anyhow::Result<Written> {
         let empty = Tree::new(Meta::root_owned(0o755, Time::seconds(epoch)));
-        let contents: Vec<Box<dyn PartitionContent + '_>> =
-            (0..self.layout.partitions.len()).map(|index| self.content(index, trees, &empty, epoch)).collect();
+        let contents: Vec<Box<dyn PartitionContent + '_>> = (0..self.layout.partitions.len())
+            .map(|index| self.content(index, trees, &empty, epoch))
+            .collect();
         let contents: Vec<&dyn PartitionContent> = contents.iter().map(|c| &**c).collect();
         let task = progress.task("writing disk image", Unit::Bytes, Some(self.layout.size));
         Ok(disk::write(&self.layout, &contents, output, bmap, &task)?)
     }
 
-    fn content<'a>(&'a self, index: usize, trees: &'a Trees, empty: &'a Tree, epoch: i64) -> Box<dyn PartitionContent + 'a> {
+    fn content<'a>(
+        &'a self,
+        index: usize,
+        trees: &'a Trees,
+        empty: &'a Tree,
+        epoch: i64,
+    ) -> Box<dyn PartitionContent + 'a> {
         let partition = &self.layout.partitions[index];
         let (size, label) = (partition.spec.size, partition.spec.name.clone());
         if partition.spec.role == Role::Boot {
@@ -219,7 +242,9 @@ impl Plan {
             time: Time::seconds(epoch),
             reserved_percent: 0,
         };
-        Box::new(move |sink: &mut dyn ImageSink| Ok(ext4::lay_out(tree, &options)?.write(&trees.store, sink)?))
+        Box::new(
+            move |sink: &mut dyn ImageSink| Ok(ext4::lay_out(tree, &options)?.write(&trees.store, sink)?),
+        )
     }
 }
 

@@ -59,7 +59,8 @@ pub fn wanted_sets(base: &str, description: &Description) -> Vec<WantedSet> {
         let overlays = description.overlays.expand_node(node);
         sets.entry(set_name(node)).or_insert_with(|| {
             let packages = overlays.iter().flat_map(|o| &o.packages);
-            let wants = packages.map(|p| (p.value.to_string(), p.place.to_string())).collect::<BTreeMap<_, _>>();
+            let wants =
+                packages.map(|p| (p.value.to_string(), p.place.to_string())).collect::<BTreeMap<_, _>>();
             wants.into_iter().map(|(package, origin)| Want { package, origin }).collect()
         });
     }
@@ -70,7 +71,8 @@ pub fn wanted_sets(base: &str, description: &Description) -> Vec<WantedSet> {
 pub fn wanted_artifacts(base: &str, description: &Description) -> Vec<WantedArtifact> {
     let nodes = description.cluster.nodes.iter().filter(|n| n.base.as_str() == base);
     let artifacts = nodes.flat_map(|n| description.overlays.expand_node(n)).flat_map(|o| &o.artifacts);
-    let by_name: BTreeMap<String, WantedArtifact> = artifacts.map(|a| (a.name.to_string(), wanted_artifact(a))).collect();
+    let by_name: BTreeMap<String, WantedArtifact> =
+        artifacts.map(|a| (a.name.to_string(), wanted_artifact(a))).collect();
     by_name.into_values().collect()
 }
 
@@ -94,7 +96,12 @@ fn wanted_artifact(a: &overlay::Artifact) -> WantedArtifact {
 }
 
 /// Gives a lock of `base` that fits, making it anew where that is allowed and needed.
-pub fn lock(base: &str, description: &Description, options: &Options, progress: &Progress) -> anyhow::Result<Found> {
+pub fn lock(
+    base: &str,
+    description: &Description,
+    options: &Options,
+    progress: &Progress,
+) -> anyhow::Result<Found> {
     let file = options.images.join(format!("{base}.toml"));
     let base = Base::load(&file).with_context(|| format!("reading the base `{base}`"))?;
     let path = options.images.join(format!("{}.lock", base.name));
@@ -104,8 +111,11 @@ pub fn lock(base: &str, description: &Description, options: &Options, progress: 
     let old = lock::Lock::read(&path)?;
     if options.locked {
         let Some(old) = old else {
-            return Err(anyhow::anyhow!("there is no `{}`, and `--locked` forbids a new one", path.display())
-                .context(Hint(format!("run `gt-image lock --base {}`", base.name))));
+            return Err(anyhow::anyhow!(
+                "there is no `{}`, and `--locked` forbids a new one",
+                path.display()
+            )
+            .context(Hint(format!("run `gt-image lock --base {}`", base.name))));
         };
         let lock = Locked::new(old, &wanted).map_err(|misfits| unfit(&path, &base, &misfits))?;
         return Ok(Found { lock: lock.lock().clone(), base, changes: Vec::new(), missing: Vec::new() });

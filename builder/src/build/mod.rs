@@ -242,10 +242,23 @@ impl Build<'_> {
         self.overlays.retain(|o| !incomplete.iter().any(|m| m.overlay == o.name.as_str()));
         let (set, below) = self.package_set(base, &all)?;
         let epoch = packages_epoch(&base.lock);
-        let parts = node::Parts { description, node: self.node, overlays: &self.overlays, artifacts: &artifacts, epoch };
+        let parts = node::Parts {
+            description,
+            node: self.node,
+            overlays: &self.overlays,
+            artifacts: &artifacts,
+            epoch,
+        };
         let made = node::root(&parts, &below, store)?;
         let boot = boot::boot_tree(
-            &boot::Parts { root: &made.tree, base_boot: &base.boot, overlays: &self.overlays, cluster, node: self.node, epoch },
+            &boot::Parts {
+                root: &made.tree,
+                base_boot: &base.boot,
+                overlays: &self.overlays,
+                cluster,
+                node: self.node,
+                epoch,
+            },
             store,
             progress,
         )?;
@@ -262,7 +275,9 @@ impl Build<'_> {
         manifest.overlays = made.overlays;
         manifest.incomplete = incomplete;
         manifest.partitions = plan.partitions();
-        let secret = |p: &image::Private| Some(manifest::Secret { path: p.path.to_string(), source: p.secret?.into() });
+        let secret = |p: &image::Private| {
+            Some(manifest::Secret { path: p.path.to_string(), source: p.secret?.into() })
+        };
         manifest.secrets = private.iter().filter_map(secret).collect();
         let generation = self.record(&manifest, made.origins.to_bytes())?;
         let warnings = boot.warnings.into_iter().chain(secrets.warnings).collect();
@@ -287,7 +302,10 @@ impl Build<'_> {
     }
 
     /// Files of the artifacts that this node's overlays want, and overlays to be left out.
-    fn artifacts(&self, base: &mut PreparedBase) -> anyhow::Result<(Vec<Missing>, BTreeMap<String, PathBuf>)> {
+    fn artifacts(
+        &self,
+        base: &mut PreparedBase,
+    ) -> anyhow::Result<(Vec<Missing>, BTreeMap<String, PathBuf>)> {
         let (mut missing, mut files) = (Vec::new(), BTreeMap::new());
         for overlay in &self.overlays {
             for artifact in &overlay.artifacts {
@@ -298,7 +316,9 @@ impl Build<'_> {
                 }
                 match base.artifacts.get(name) {
                     Some(Ok(file)) => _ = files.insert(name.to_owned(), file.clone()),
-                    Some(Err(why)) => missing.push(Missing { overlay: overlay.name.to_string(), ..why.clone() }),
+                    Some(Err(why)) => {
+                        missing.push(Missing { overlay: overlay.name.to_string(), ..why.clone() })
+                    }
                     None => {}
                 }
             }
@@ -306,7 +326,13 @@ impl Build<'_> {
         Ok((missing, files))
     }
 
-    fn artifact(&self, base: &PreparedBase, overlay: &str, name: &str, sha256: &Digest) -> anyhow::Result<Result<PathBuf, Missing>> {
+    fn artifact(
+        &self,
+        base: &PreparedBase,
+        overlay: &str,
+        name: &str,
+        sha256: &Digest,
+    ) -> anyhow::Result<Result<PathBuf, Missing>> {
         let missing = |source: String| Missing {
             overlay: overlay.to_owned(),
             artifact: name.to_owned(),
@@ -322,7 +348,9 @@ impl Build<'_> {
             Err(_) if self.request.locking.keep_going => Ok(Err(missing(locked.source.to_string()))),
             Err(e) => {
                 let hint = Hint(e.hint().to_owned());
-                Err(anyhow::Error::new(e).context(hint).context(format!("overlay `{overlay}` wants artifact `{name}`")))
+                Err(anyhow::Error::new(e)
+                    .context(hint)
+                    .context(format!("overlay `{overlay}` wants artifact `{name}`")))
             }
         }
     }
@@ -407,7 +435,10 @@ impl Build<'_> {
             manifest: bytes,
             origins,
         };
-        self.request.store.put_generation(self.node.name.as_str(), &generation).context("recording the generation")?;
+        self.request
+            .store
+            .put_generation(self.node.name.as_str(), &generation)
+            .context("recording the generation")?;
         Ok(generation)
     }
 
@@ -423,7 +454,8 @@ impl Build<'_> {
         built: &mut Built,
     ) -> anyhow::Result<()> {
         let folder = output::Folder::open(out, self.node.name.as_str())?;
-        let (name, other) = if self.request.raw { ("disk.img", "disk.img.zst") } else { ("disk.img.zst", "disk.img") };
+        let (name, other) =
+            if self.request.raw { ("disk.img", "disk.img.zst") } else { ("disk.img.zst", "disk.img") };
         let names = [name, "disk.bmap", "manifest.json", "sbom.spdx.json"];
         let mut key = Key::new(IMAGE_RECIPE).with(generation.digest.bytes()).with(name.as_bytes());
         for file in private {

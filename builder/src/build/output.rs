@@ -51,7 +51,10 @@ impl Folder {
         record.is_some_and(|record| {
             record.key == key.to_string()
                 && names.iter().all(|name| {
-                    record.files.get(*name).is_some_and(|was| stamp(&self.path(name)).ok().as_ref() == Some(was))
+                    record
+                        .files
+                        .get(*name)
+                        .is_some_and(|was| stamp(&self.path(name)).ok().as_ref() == Some(was))
                 })
         })
     }
@@ -142,7 +145,8 @@ mod tests {
         fs::write(folder.path("old"), b"").unwrap();
         fs::write(folder.path("mine"), b"").unwrap();
         folder.prepare(&["x"], &["old"]).unwrap();
-        let mut left: Vec<_> = fs::read_dir(dir.path().join("fenn")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut left: Vec<_> =
+            fs::read_dir(dir.path().join("fenn")).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["mine"]);
         fs::create_dir(folder.path("x")).unwrap();

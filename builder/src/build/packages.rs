@@ -100,7 +100,10 @@ impl Maker<'_> {
             .with(self.apt.architecture.as_bytes())
             .with(&seed.to_bytes());
         for package in packages {
-            key = key.with(package.name.as_bytes()).with(package.sha256.bytes()).with(&[u8::from(package.essential)]);
+            key = key
+                .with(package.name.as_bytes())
+                .with(package.sha256.bytes())
+                .with(&[u8::from(package.essential)]);
         }
         key.finish()
     }
@@ -112,7 +115,8 @@ fn new_kernels(below: &Tree, tree: &Tree) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for (path, _, _) in tree.children(&modules) {
         let kernel = path.join("kernel")?;
-        let same = below.below(&kernel).map(|(p, _, i)| (p, i)).eq(tree.below(&kernel).map(|(p, _, i)| (p, i)));
+        let same =
+            below.below(&kernel).map(|(p, _, i)| (p, i)).eq(tree.below(&kernel).map(|(p, _, i)| (p, i)));
         if tree.get(&kernel).is_some() && !same {
             found.push(String::from_utf8_lossy(path.name()).into_owned());
         }

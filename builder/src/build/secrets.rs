@@ -26,7 +26,13 @@ pub struct Secrets {
 
 /// Collects the secrets of a node's overlays. `folder` is where the cluster key lies: the owner's
 /// files are `<folder>/<node>/<name>` or, for all nodes, `<folder>/<name>`.
-pub fn collect(node: &str, overlays: &[&Overlay], folder: &Path, key: &ClusterKey, accounts: &Accounts) -> anyhow::Result<Secrets> {
+pub fn collect(
+    node: &str,
+    overlays: &[&Overlay],
+    folder: &Path,
+    key: &ClusterKey,
+    accounts: &Accounts,
+) -> anyhow::Result<Secrets> {
     let mut found = Secrets::default();
     for secret in overlays.iter().flat_map(|o| &o.secrets) {
         let name = secret.name.as_str();
@@ -37,7 +43,8 @@ pub fn collect(node: &str, overlays: &[&Overlay], folder: &Path, key: &ClusterKe
             (None, Some(len)) => (key.derive(&["secret", name], usize::from(len)), "derived"),
             (None, None) => {
                 let file = folder.join(name);
-                let warning = format!("secret `{name}` is not in `{}`: the image goes without it", file.display());
+                let warning =
+                    format!("secret `{name}` is not in `{}`: the image goes without it", file.display());
                 found.warnings.push(warning);
                 continue;
             }
@@ -47,7 +54,12 @@ pub fn collect(node: &str, overlays: &[&Overlay], folder: &Path, key: &ClusterKe
     Ok(found)
 }
 
-fn private(secret: &Secret, bytes: Vec<u8>, source: &'static str, accounts: &Accounts) -> anyhow::Result<Private> {
+fn private(
+    secret: &Secret,
+    bytes: Vec<u8>,
+    source: &'static str,
+    accounts: &Accounts,
+) -> anyhow::Result<Private> {
     let id = |owner: &Owner, named: &dyn Fn(&str) -> Option<u32>| match owner {
         Owner::Number(id) => Ok(*id),
         Owner::Name(name) => named(name.as_str())

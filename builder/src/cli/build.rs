@@ -90,7 +90,8 @@ impl Build {
 }
 
 fn use_base(description: &mut Description, base: &str) -> anyhow::Result<()> {
-    let name: crate::cluster::BaseName = base.parse().with_context(|| format!("`{base}` is no name of a base"))?;
+    let name: crate::cluster::BaseName =
+        base.parse().with_context(|| format!("`{base}` is no name of a base"))?;
     description.cluster.nodes.iter_mut().for_each(|node| node.base = name.clone());
     Ok(())
 }
@@ -106,7 +107,8 @@ pub(super) fn cluster_key(project: &Project, progress: &Progress) -> anyhow::Res
     })?;
     if made {
         let file = project.key.display();
-        progress.say(&format!("made the cluster key `{file}`: back it up, the nodes' identities follow from it"));
+        progress
+            .say(&format!("made the cluster key `{file}`: back it up, the nodes' identities follow from it"));
     }
     Ok(key)
 }

@@ -57,7 +57,11 @@ impl Diff {
                 rows.extend(changes.iter().map(|change| row(tree, change)));
             }
         }
-        if global.json { report::json(&rows)? } else { report::print(&text(&rows))? }
+        if global.json {
+            report::json(&rows)?
+        } else {
+            report::print(&text(&rows))?
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -68,7 +72,8 @@ fn row(tree: &'static str, change: &Change) -> Row {
         Change::Removed(_) => ("removed", &[][..]),
         Change::Changed(_, fields) => ("changed", &fields[..]),
     };
-    let fields = fields.iter().map(|f| RowField { name: f.name.clone(), old: f.old.clone(), new: f.new.clone() });
+    let fields =
+        fields.iter().map(|f| RowField { name: f.name.clone(), old: f.old.clone(), new: f.new.clone() });
     Row { tree, path: JsonPath::from(change.path()), change: word, fields: fields.collect() }
 }
 

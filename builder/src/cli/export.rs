@@ -109,7 +109,9 @@ fn to_file(file: &Path, write: &mut dyn FnMut(&mut dyn Write) -> anyhow::Result<
 /// Writes the files and directories of a boot tree into a directory that is empty or new.
 fn write_out(tree: &Tree, store: &Store, dir: &Path) -> anyhow::Result<()> {
     use std::os::unix::ffi::OsStrExt;
-    if dir.exists() && fs::read_dir(dir).with_context(|| format!("reading `{}`", dir.display()))?.next().is_some() {
+    if dir.exists()
+        && fs::read_dir(dir).with_context(|| format!("reading `{}`", dir.display()))?.next().is_some()
+    {
         return Err(anyhow::anyhow!("`{}` is not empty", dir.display())
             .context(super::Hint("name a directory that does not exist yet".into())));
     }

@@ -44,7 +44,8 @@ impl Inspect {
         let store = Store::open(&project.store).context("opening the store")?;
         if let Some(name) = &self.generation {
             let generation = select::generation(&store, name)?;
-            let manifest: Manifest = serde_json::from_slice(&generation.manifest).context("reading the manifest")?;
+            let manifest: Manifest =
+                serde_json::from_slice(&generation.manifest).context("reading the manifest")?;
             if global.json {
                 report::json(&manifest)?;
             } else {
@@ -57,12 +58,18 @@ impl Inspect {
             let current = store.current(&node)?;
             for digest in store.generations(&node)? {
                 let is_current = current == Some(digest);
-                if let Some(g) = store.generation(&node, &digest)?.filter(|_| is_current || self.node.is_some()) {
+                if let Some(g) =
+                    store.generation(&node, &digest)?.filter(|_| is_current || self.node.is_some())
+                {
                     rows.push(row(&node, is_current, &g)?);
                 }
             }
         }
-        if global.json { report::json(&rows)? } else { report::print(&list(&rows))? }
+        if global.json {
+            report::json(&rows)?
+        } else {
+            report::print(&list(&rows))?
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -117,7 +124,11 @@ fn detail(m: &Manifest, digest: &str) -> String {
         let _ = writeln!(out, "{name:12} {value}");
     }
     for p in &m.partitions {
-        let _ = writeln!(out, "partition    {:10} at {:>12}, {:>14} bytes, {}", p.label, p.start, p.size, p.partuuid);
+        let _ = writeln!(
+            out,
+            "partition    {:10} at {:>12}, {:>14} bytes, {}",
+            p.label, p.start, p.size, p.partuuid
+        );
     }
     for s in &m.secrets {
         let _ = writeln!(out, "secret       {} ({})", s.path, s.source);

@@ -72,7 +72,11 @@ impl Lock {
                 missing: found.missing,
             });
         }
-        if global.json { report::json(&rows)? } else { report::print(&text(&rows))? }
+        if global.json {
+            report::json(&rows)?
+        } else {
+            report::print(&text(&rows))?
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

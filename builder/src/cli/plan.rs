@@ -39,7 +39,11 @@ impl Plan {
                 bases.insert(name, (base, lock, kernel));
             }
             if let Some((base, lock, kernel)) = bases.get(name) {
-                plans.push(plan::plan(&description, node, Known { base, lock: lock.as_ref(), kernel: *kernel }));
+                plans.push(plan::plan(
+                    &description,
+                    node,
+                    Known { base, lock: lock.as_ref(), kernel: *kernel },
+                ));
             }
         }
         if global.json {
@@ -71,9 +75,11 @@ fn kernel_of(base: &Base) -> anyhow::Result<Option<bool>> {
 }
 
 fn table(plans: &[plan::Plan]) -> String {
-    let mut out = format!("{:12} {:12} {:5} {:15} {:16} affordances\n", "node", "address", "model", "root", "roles");
+    let mut out =
+        format!("{:12} {:12} {:5} {:15} {:16} affordances\n", "node", "address", "model", "root", "roles");
     for p in plans {
-        let overlays: Vec<&str> = p.layers.iter().filter(|l| l.kind == "overlay").map(|l| l.name.as_str()).collect();
+        let overlays: Vec<&str> =
+            p.layers.iter().filter(|l| l.kind == "overlay").map(|l| l.name.as_str()).collect();
         // Writing to a String cannot fail, here and below.
         let _ = writeln!(
             out,

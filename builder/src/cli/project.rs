@@ -56,7 +56,8 @@ impl Project {
 
     /// Reads and checks the description and all overlays.
     pub fn load(&self) -> anyhow::Result<Description> {
-        Description::load(&self.file).with_context(|| format!("reading `{}` and its overlays", self.file.display()))
+        Description::load(&self.file)
+            .with_context(|| format!("reading `{}` and its overlays", self.file.display()))
     }
 }
 

@@ -13,7 +13,8 @@ pub fn generation(store: &Store, text: &str) -> anyhow::Result<Generation> {
     let (node, digest) = match (text.split_once('@'), text.split_once('~')) {
         (Some((node, prefix)), _) => (node, by_prefix(store, node, prefix)?),
         (None, Some((node, back))) => {
-            let back: usize = back.parse().with_context(|| format!("`{back}` is no number of generations"))?;
+            let back: usize =
+                back.parse().with_context(|| format!("`{back}` is no number of generations"))?;
             (node, store.generations(node)?.get(back).copied())
         }
         (None, None) => (text, store.current(text)?),
@@ -24,10 +25,8 @@ pub fn generation(store: &Store, text: &str) -> anyhow::Result<Generation> {
     };
     match found {
         Some(generation) => Ok(generation),
-        None if digest.is_none() && text != node => {
-            Err(anyhow::anyhow!("there is no generation `{text}`")
-                .context(Hint(format!("run `gt-image inspect --node {node}` to see which there are"))))
-        }
+        None if digest.is_none() && text != node => Err(anyhow::anyhow!("there is no generation `{text}`")
+            .context(Hint(format!("run `gt-image inspect --node {node}` to see which there are")))),
         None => Err(anyhow::anyhow!("node `{node}` has no generation yet")
             .context(Hint(format!("run `gt-image build --node {node}`")))),
     }

@@ -46,7 +46,11 @@ impl Why {
         }
         let origins: Origins = serde_json::from_slice(&generation.origins).context("reading the origins")?;
         let answer = Answer { path: path.to_string(), origins: origins.why(&path, &root, &store)? };
-        if global.json { report::json(&answer)? } else { report::print(&text(&answer))? }
+        if global.json {
+            report::json(&answer)?
+        } else {
+            report::print(&text(&answer))?
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

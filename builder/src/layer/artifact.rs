@@ -101,14 +101,25 @@ pub fn layer(file: &Path, wanted: &[Extract], epoch: i64, store: &Store) -> Resu
 
 type Put<'a> = dyn FnMut(&Extract, &mut dyn Read) -> Result<(), ArtifactError> + 'a;
 
-fn put(layer: &mut Layer, extract: &Extract, input: &mut dyn Read, epoch: i64, store: &Store) -> Result<(), ArtifactError> {
+fn put(
+    layer: &mut Layer,
+    extract: &Extract,
+    input: &mut dyn Read,
+    epoch: i64,
+    store: &Store,
+) -> Result<(), ArtifactError> {
     let object = store.put_reader(input)?;
     let meta = Meta::root_owned(extract.mode, Time::seconds(epoch));
     layer.insert(extract.to.clone(), Inode { meta, kind: Kind::File(object) })?;
     Ok(())
 }
 
-fn from_zip(shown: &str, input: File, missing: &mut Vec<&Extract>, put: &mut Put) -> Result<(), ArtifactError> {
+fn from_zip(
+    shown: &str,
+    input: File,
+    missing: &mut Vec<&Extract>,
+    put: &mut Put,
+) -> Result<(), ArtifactError> {
     let zip = |source| ArtifactError::Zip { file: shown.to_owned(), source };
     let mut archive = zip::ZipArchive::new(input).map_err(zip)?;
     for extract in std::mem::take(missing) {
@@ -122,7 +133,12 @@ fn from_zip(shown: &str, input: File, missing: &mut Vec<&Extract>, put: &mut Put
     Ok(())
 }
 
-fn from_tar(shown: &str, input: File, missing: &mut Vec<&Extract>, put: &mut Put) -> Result<(), ArtifactError> {
+fn from_tar(
+    shown: &str,
+    input: File,
+    missing: &mut Vec<&Extract>,
+    put: &mut Put,
+) -> Result<(), ArtifactError> {
     let tar = |source| ArtifactError::Tar { file: shown.to_owned(), source };
     let input = Decoder::new(input).map_err(|source| ArtifactError::Io { file: shown.to_owned(), source })?;
     let mut archive = tar::Reader::new(input);
@@ -173,7 +189,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("bin")).unwrap();
         std::fs::write(dir.path().join("bin/tool"), b"tool").unwrap();
-        let out = std::process::Command::new("tar").arg("-C").arg(dir.path()).args(["-cf", "-", "./bin"]).output();
+        let out =
+            std::process::Command::new("tar").arg("-C").arg(dir.path()).args(["-cf", "-", "./bin"]).output();
         out.unwrap().stdout
     }
 
@@ -198,6 +215,9 @@ mod tests {
         assert_eq!(whole.tree().len(), 3);
         assert!(layer(&file, &[extract(Some("x"), "/x")], 7, &store).is_err());
         std::fs::write(&file, b"PK\x03\x04 and nothing").unwrap();
-        assert!(matches!(layer(&file, &[extract(Some("x"), "/x")], 7, &store), Err(ArtifactError::Zip { .. })));
+        assert!(matches!(
+            layer(&file, &[extract(Some("x"), "/x")], 7, &store),
+            Err(ArtifactError::Zip { .. })
+        ));
     }
 }

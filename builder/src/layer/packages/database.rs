@@ -164,7 +164,6 @@ pub(super) fn paragraph(package: &Package, store: &Store) -> Result<Paragraph, I
     let known = FIELD_ORDER.iter().filter_map(|&name| Some((name, fields.get(name)?)));
     let other = |name: &str| !FIELD_ORDER.iter().any(|known| known.eq_ignore_ascii_case(name));
     for (name, value) in known.chain(fields.iter().filter(|(name, _)| other(name))) {
-        // dpkg drops what only apt's lists have.
         ordered.set(name, value).map_err(wrong())?;
     }
     Ok(ordered)

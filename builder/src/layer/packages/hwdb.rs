@@ -21,8 +21,9 @@ pub(super) fn apply(
     calls: &[Vec<String>],
     time: Time,
 ) -> Result<(), InstallError> {
-    let mut updates =
-        calls.iter().filter(|call| call[0] == "systemd-hwdb" && call.iter().any(|w| w == "update"));
+    let mut updates = calls.iter().filter(|call| {
+        call.first().is_some_and(|name| name == "systemd-hwdb") && call.iter().any(|w| w == "update")
+    });
     let Some(call) = updates.next_back() else { return Ok(()) };
     let usr = call.iter().any(|w| w == "--usr");
     let dirs = if usr { &["usr/lib/udev/hwdb.d"][..] } else { &["etc/udev/hwdb.d", "usr/lib/udev/hwdb.d"] };

@@ -58,7 +58,14 @@ impl SeedUser {
     /// else that is Debian's `nogroup`.
     pub fn pinned(name: &str, uid: u32, group: Option<u32>) -> SeedUser {
         let (home, shell) = ("/nonexistent".to_owned(), "/usr/sbin/nologin".to_owned());
-        SeedUser { name: name.to_owned(), uid, gid: group.unwrap_or(NOGROUP), home, shell, comment: String::new() }
+        SeedUser {
+            name: name.to_owned(),
+            uid,
+            gid: group.unwrap_or(NOGROUP),
+            home,
+            shell,
+            comment: String::new(),
+        }
     }
 }
 

@@ -79,7 +79,6 @@ pub(super) fn run(store: &Store, tree: &Tree, spec: &Spec, task: &Task) -> Resul
         .map_err(InstallError::sandbox("writing its input"))?;
     let json = serde_json::to_vec(spec).map_err(|e| InstallError::sandbox("writing its input")(e.into()))?;
     fs::write(work.path().join("spec"), json).map_err(InstallError::sandbox("writing its input"))?;
-    // newuidmap runs as another user and must be able to pass through; only the top is affected.
     let program = std::env::current_exe().map_err(InstallError::sandbox("finding this program"))?;
     let mut child = Command::new(program)
         .args([ARGUMENT, "outer"])

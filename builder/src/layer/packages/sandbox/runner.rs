@@ -160,7 +160,9 @@ impl Runner {
         let calls = stub::calls(&fs::read(path).map_err(Trouble::io("reading the list of calls"))?);
         for (flag, user) in [("--system", false), ("--global", true)] {
             let mut units: Vec<&str> = Vec::new();
-            for call in calls.iter().filter(|call| call[0] == "deb-systemd-helper") {
+            for call in
+                calls.iter().filter(|call| call.first().is_some_and(|name| name == "deb-systemd-helper"))
+            {
                 let (words, for_user) = units::words(call);
                 if let ["enable", unit] = words[..]
                     && for_user == user
