@@ -110,8 +110,8 @@ fn rehash(tree: &mut Tree, store: &Store, time: Time) -> Result<(), InstallError
             stale.insert(path.clone());
             continue;
         }
-        let ends = |end: &&str| name.to_ascii_lowercase().ends_with(*end);
-        if ![".pem", ".crt", ".cer"].iter().any(|end| ends(&end)) {
+        let ends = |end: &&str| name.to_ascii_lowercase().ends_with(end);
+        if ![".pem", ".crt", ".cer"].iter().any(ends) {
             continue;
         }
         // A file with several certificates, such as the bundle, is passed over, as is one with none.

@@ -164,7 +164,6 @@ pub(super) fn paragraph(package: &Package, store: &Store) -> Result<Paragraph, I
     let known = FIELD_ORDER.iter().filter_map(|&name| Some((name, fields.get(name)?)));
     let other = |name: &str| !FIELD_ORDER.iter().any(|known| known.eq_ignore_ascii_case(name));
     for (name, value) in known.chain(fields.iter().filter(|(name, _)| other(name))) {
-        // dpkg drops what only apt's lists have.
         ordered.set(name, value).map_err(wrong())?;
     }
     Ok(ordered)
@@ -176,8 +175,13 @@ fn conffiles(package: &Package, store: &Store) -> Result<String, InstallError> {
     let mut out = String::new();
     let lines = package.control_file("conffiles").unwrap_or_default();
     for line in String::from_utf8_lossy(lines).lines().map(str::trim).filter(|l| !l.is_empty()) {
-        // `remove-on-upgrade /etc/x` names a file that is not in the package.
-        let Some(path) = line.strip_prefix('/') else { continue };
+        let Some(path) = line.strip_prefix('/') else {
+            // `remove-on-upgrade /etc/x` names a file that is not in the package.
+            if let Some(path) = line.strip_prefix("remove-on-upgrade ") {
+                out.push_str(&format!("\n {path} newconffile remove-on-upgrade"));
+            }
+            continue;
+        };
         let object = package.data.tree().get(&place(path)?).and_then(Inode::object);
         let object = object.ok_or_else(|| InstallError::Field {
             package: package.name.clone(),

@@ -22,10 +22,29 @@ pub(super) fn lay(
         .iter()
         .map(|p| (p.name.as_str(), p.fields.get("Replaces").into_iter().flat_map(relations).collect()))
         .collect();
+    let diverted = diversions(tree, store)?;
     for package in packages {
-        lay_one(tree, package, &mut owners, &replaces)?;
+        lay_one(tree, package, &mut owners, &replaces, &diverted)?;
     }
     Ok(())
+}
+
+/// Where files go instead, by their path; the package that diverts keeps the path for itself.
+type Diversions = HashMap<TreePath, (TreePath, String)>;
+
+/// Reads `diversions`: three lines each, from, to, package. Those that scripts of this installation
+/// make come too late for it; no package of Debian's base relies on one.
+fn diversions(tree: &Tree, store: &Store) -> Result<Diversions, InstallError> {
+    let path = database::place(&format!("{}/diversions", database::ADMIN))?;
+    let Some(object) = tree.get(&path).and_then(Inode::object) else { return Ok(Diversions::new()) };
+    let text = store.read_object(object)?;
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Diversions::new();
+    for three in lines.chunks_exact(3) {
+        found.insert(database::place(three[0])?, (database::place(three[1])?, three[2].into()));
+    }
+    Ok(found)
 }
 
 fn lay_one(
@@ -33,9 +52,14 @@ fn lay_one(
     package: &Package,
     owners: &mut BTreeMap<TreePath, String>,
     replaces: &HashMap<&str, Vec<&str>>,
+    diverted: &Diversions,
 ) -> Result<(), InstallError> {
     let mut placed: HashMap<InodeId, InodeId> = HashMap::new();
     for (path, id, inode) in package.data.tree().iter() {
+        let path = match diverted.get(path) {
+            Some((to, by)) if *by != package.name => to,
+            _ => path,
+        };
         let wrong =
             |what: String| InstallError::Place { path: path.clone(), package: package.name.clone(), what };
         let target = tree.resolve(path, false).ok_or_else(|| wrong("links lead in a circle".into()))?;

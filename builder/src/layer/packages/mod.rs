@@ -6,6 +6,7 @@
 mod certificates;
 mod database;
 mod error;
+mod hwdb;
 mod lay;
 mod normalise;
 mod order;
@@ -13,6 +14,7 @@ mod plan;
 pub mod sandbox;
 mod seed;
 mod triggers;
+mod units;
 mod unpack;
 
 use std::path::PathBuf;
@@ -103,8 +105,11 @@ pub fn install_logged(request: &Install) -> Result<(Tree, Vec<ScriptRun>), Insta
     let spec = plan::plan(request, &tree, &ordered, &installed)?;
     let scripts = spec.jobs.iter().map(|job| u64::from(job.preinst) + u64::from(job.postinst)).sum();
     let task = progress.task("configuring", Unit::Items, Some(scripts));
-    let (mut tree, log) = sandbox::run(store, &tree, &spec, &task)?;
+    let sandbox::Outcome { mut tree, log, calls } = sandbox::run(store, &tree, &spec, &task)?;
     drop(task);
+    let time = Time::seconds(request.epoch);
+    units::apply(&mut tree, store, &calls, time)?;
+    hwdb::apply(&mut tree, store, &calls, time)?;
 
     if plan::certificates_are_ours(&tree) {
         certificates::update(&mut tree, store, request.epoch)?;
@@ -135,3 +140,6 @@ fn not_yet_installed(
     }
     Ok(wanted)
 }
+
+#[cfg(test)]
+mod tests;

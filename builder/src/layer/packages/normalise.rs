@@ -41,16 +41,11 @@ const REMOVED: [&str; 26] = [
 ];
 
 /// Folders whose entries go; the folder stays.
-const EMPTIED: [&str; 8] = [
-    "tmp",
-    "run",
-    "var/tmp",
-    "var/lib/apt/lists",
-    "var/cache/apt",
-    "var/backups",
-    "root/.cache",
-    "var/cache/man",
-];
+const EMPTIED: [&str; 4] = ["tmp", "run", "var/tmp", "root/.cache"];
+
+/// Folders whose files go, at any depth: the folders in them belong to packages.
+const WITHOUT_FILES: [&str; 5] =
+    ["var/log/", "var/lib/apt/lists/", "var/cache/apt/", "var/cache/man/", "var/backups/"];
 
 /// Makes the tree the same in every build. Times that a script set become `epoch`, in seconds, as do
 /// later ones.
@@ -88,15 +83,16 @@ fn remove(tree: &mut Tree, path: &str) {
     }
 }
 
-/// Logs, and host keys.
+/// Logs, caches and host keys.
 fn remove_matching(tree: &mut Tree) {
     let doomed = |path: &TreePath, inode: &Inode| {
         let bytes = path.as_bytes();
-        let log = bytes.starts_with(b"var/log/") && matches!(inode.kind, Kind::File(_));
+        let cache = WITHOUT_FILES.iter().any(|dir| bytes.starts_with(dir.as_bytes()));
+        let cache = cache && matches!(inode.kind, Kind::File(_));
         let name = path.name();
         let key = bytes.starts_with(b"etc/ssh/ssh_host_")
             && (name.ends_with(b"_key") || name.ends_with(b"_key.pub"));
-        log || key
+        cache || key
     };
     let paths: Vec<TreePath> =
         tree.iter().filter(|(path, _, inode)| doomed(path, inode)).map(|(path, _, _)| path.clone()).collect();

@@ -89,7 +89,5 @@ pub(super) fn relations(value: &str) -> impl Iterator<Item = &str> {
 }
 
 fn name(relation: &str) -> Option<&str> {
-    let end = relation.trim_start().find([' ', '(', '[', '<', ':', '\n']);
-    let text = relation.trim_start();
-    Some(&text[..end.unwrap_or(text.len())]).map(str::trim).filter(|n| !n.is_empty())
+    relation.trim_start().split([' ', '(', '[', '<', ':', '\n']).next().filter(|name| !name.is_empty())
 }

@@ -21,7 +21,6 @@ const IMPLIED: &[u8] = b"user.gt-image.implied";
 #[derive(Debug)]
 pub(super) struct Package {
     pub name: String,
-    pub version: String,
     pub architecture: String,
     /// `Multi-Arch: same`: its files in dpkg's database carry the architecture.
     pub same: bool,
@@ -62,7 +61,6 @@ impl Package {
         }
         Ok(Package {
             name: deb.name.clone(),
-            version: deb.version.clone(),
             architecture: deb.architecture.clone(),
             same: fields.get("Multi-Arch") == Some("same"),
             essential: deb.essential || fields.get("Essential") == Some("yes"),

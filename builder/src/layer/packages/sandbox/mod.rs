@@ -19,7 +19,7 @@ mod outer;
 mod runner;
 mod scan;
 pub(crate) mod spec;
-mod stub;
+pub(super) mod stub;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -62,19 +62,23 @@ pub fn maybe_enter() {
     std::process::exit(code)
 }
 
-/// Runs the jobs of `spec` on `tree`; gives the tree that they leave, and what they printed.
-pub(super) fn run(
-    store: &Store,
-    tree: &Tree,
-    spec: &Spec,
-    task: &Task,
-) -> Result<(Tree, Vec<ScriptRun>), InstallError> {
+/// What came of a run.
+pub(super) struct Outcome {
+    /// The tree that the scripts left.
+    pub tree: Tree,
+    /// What they printed.
+    pub log: Vec<ScriptRun>,
+    /// Calls of programs that only note them.
+    pub calls: Vec<Vec<String>>,
+}
+
+/// Runs the jobs of `spec` on `tree`.
+pub(super) fn run(store: &Store, tree: &Tree, spec: &Spec, task: &Task) -> Result<Outcome, InstallError> {
     let work = store.work_dir("sandbox")?;
     fs::write(work.path().join("tree"), dump::write(tree))
         .map_err(InstallError::sandbox("writing its input"))?;
     let json = serde_json::to_vec(spec).map_err(|e| InstallError::sandbox("writing its input")(e.into()))?;
     fs::write(work.path().join("spec"), json).map_err(InstallError::sandbox("writing its input"))?;
-    // newuidmap runs as another user and must be able to pass through; only the top is affected.
     let program = std::env::current_exe().map_err(InstallError::sandbox("finding this program"))?;
     let mut child = Command::new(program)
         .args([ARGUMENT, "outer"])
@@ -83,8 +87,8 @@ pub(super) fn run(
         .stdout(Stdio::piped())
         .spawn()
         .map_err(InstallError::sandbox("starting it"))?;
-    let log = match listen(&mut child, spec, task) {
-        Ok(log) => log,
+    let (log, calls) = match listen(&mut child, spec, task) {
+        Ok(heard) => heard,
         Err(e) => {
             // It may have ended already.
             let _ = child.kill();
@@ -94,17 +98,19 @@ pub(super) fn run(
     };
     child.wait().map_err(InstallError::sandbox("waiting for it"))?;
     let text = fs::read(work.path().join("result")).map_err(InstallError::sandbox("reading its result"))?;
-    Ok((dump::read(&text)?, log))
+    Ok(Outcome { tree: dump::read(&text)?, log, calls })
 }
 
-fn listen(child: &mut Child, spec: &Spec, task: &Task) -> Result<Vec<ScriptRun>, InstallError> {
+type Heard = (Vec<ScriptRun>, Vec<Vec<String>>);
+
+fn listen(child: &mut Child, spec: &Spec, task: &Task) -> Result<Heard, InstallError> {
     let pid = child.id();
     let mut stdin = child.stdin.take();
     let stdout = child
         .stdout
         .take()
         .ok_or_else(|| InstallError::sandbox("talking to it")(std::io::ErrorKind::BrokenPipe.into()))?;
-    let mut log = Vec::new();
+    let (mut log, mut noted) = (Vec::new(), Vec::new());
     for line in BufReader::new(stdout).lines() {
         let line = line.map_err(InstallError::sandbox("listening to it"))?;
         let event = serde_json::from_str(&line)
@@ -136,7 +142,8 @@ fn listen(child: &mut Child, spec: &Spec, task: &Task) -> Result<Vec<ScriptRun>,
                     errno.map_or_else(|| std::io::Error::other(what), std::io::Error::from_raw_os_error);
                 return Err(InstallError::Sandbox { doing, source });
             }
-            Event::Done => return Ok(log),
+            Event::Calls { calls } => noted = calls,
+            Event::Done => return Ok((log, noted)),
         }
     }
     Err(InstallError::sandbox("listening to it")(std::io::Error::other(
@@ -208,4 +215,25 @@ fn user_name() -> String {
         (words.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     };
     text.lines().find_map(find).unwrap_or_else(|| uid.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_ids_are_found_by_name_or_number() {
+        let text = "other:1:65536\nme:100000:65536\n\n1000:5:70000\nshort:9:10\n";
+        for (user, uid, want) in
+            [("me", 7, Some(100_000)), ("x", 1000, Some(5)), ("short", 8, None), ("nobody", 9, None)]
+        {
+            assert_eq!(sub_ids(text, user, uid), want, "{user}");
+        }
+    }
+
+    #[test]
+    fn an_identity_map_keeps_holes() {
+        assert_eq!(identity("         0          0 4294967295\n"), "0 0 4294967295\n");
+        assert_eq!(identity("0 1000 1\n1 100000 65536\n"), "0 0 1\n1 1 65536\n");
+    }
 }

@@ -60,6 +60,11 @@ pub(super) fn arrange(spec: &Spec, top: &Path) -> Result<(), Trouble> {
     fs::create_dir(&lock)
         .and_then(|()| fs::set_permissions(&lock, Permissions::from_mode(0o1777)))
         .map_err(Trouble::io("making /run/lock"))?;
+    // World-writable, as the programs that note their calls may run as anybody.
+    let calls = root.join(&stub::CALLS[1..]);
+    File::create(&calls)
+        .and_then(|file| file.set_permissions(Permissions::from_mode(0o666)))
+        .map_err(Trouble::io("making the list of calls"))?;
     stubs(spec, top, &root)
 }
 
@@ -93,9 +98,9 @@ fn stubs(spec: &Spec, top: &Path, root: &Path) -> Result<(), Trouble> {
     let dir = top.join("stubs");
     fs::create_dir(&dir).map_err(Trouble::io("making a folder"))?;
     for found in &spec.stubs {
-        let program = dir.join(found.exit.to_string());
+        let program = dir.join(format!("{:?}", found.program));
         if !program.exists() {
-            fs::write(&program, stub::program(found.exit))
+            fs::write(&program, stub::program(found.program))
                 .and_then(|()| fs::set_permissions(&program, Permissions::from_mode(0o755)))
                 .map_err(Trouble::io("writing a program that does nothing"))?;
         }

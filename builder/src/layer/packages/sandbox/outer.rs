@@ -56,7 +56,6 @@ pub(super) fn read_spec(work: &Path) -> Result<Spec, Trouble> {
 /// Enters new namespaces, always a user namespace among them, so that root and ordinary users go
 /// one way and the machine's own mounts, network and binfmt_misc are out of reach.
 fn enter() -> Result<(), Trouble> {
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(Trouble::errno("tying it to the builder"))?;
     let all = UnshareFlags::NEWUSER
         | UnshareFlags::NEWNS
         | UnshareFlags::NEWPID
@@ -68,9 +67,14 @@ fn enter() -> Result<(), Trouble> {
         "entering namespaces; if they are switched off, run `sudo sysctl kernel.unprivileged_userns_clone=1 \
          user.max_user_namespaces=10000 kernel.apparmor_restrict_unprivileged_userns=0`, or build as root",
     ))?;
+    // Not before: new credentials take the signal away again (commit_creds in kernel/cred.c).
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(Trouble::errno("tying it to the builder"))?;
     Event::Mapped.say();
     let mut line = String::new();
     stdin().lock().read_line(&mut line).map_err(Trouble::io("waiting for ids"))?;
+    if line != "go\n" {
+        return Err(Trouble::io("waiting for ids")(std::io::ErrorKind::UnexpectedEof.into()));
+    }
     // Supplementary groups of the builder would let scripts read what only they may.
     set_thread_groups(&[]).map_err(Trouble::errno("dropping groups"))?;
     umask(rustix::fs::Mode::from_raw_mode(0o022));

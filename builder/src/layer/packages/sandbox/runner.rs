@@ -14,6 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::spec::{Event, Job, Spec, Trouble};
+use super::stub;
+use crate::layer::packages::units;
 
 /// No maintainer script known takes over a minute, emulated on a busy machine.
 const LONGEST: Duration = Duration::from_secs(900);
@@ -72,6 +74,7 @@ pub(super) fn run(spec: Spec, root: &Path, log: &Path) -> Result<(), Trouble> {
         }
     }
     runner.triggers()?;
+    runner.calls()?;
     runner.write_status()
 }
 
@@ -117,7 +120,15 @@ impl Runner {
             self.write_status()?;
             let program = format!("{ADMIN}/info/{}.postinst", self.spec.jobs[at].qualified);
             // dpkg gives the version configured before, which is none.
+            let hidden = self.spec.jobs[at].hidden.as_ref().map(|dir| self.root.join(dir));
+            let aside = self.root.with_file_name("hidden");
+            if let Some(dir) = &hidden {
+                fs::rename(dir, &aside).map_err(Trouble::io("hiding a folder"))?;
+            }
             self.script(at, &program, "postinst", &["configure", ""])?;
+            if let Some(dir) = &hidden {
+                fs::rename(&aside, dir).map_err(Trouble::io("showing a folder"))?;
+            }
         }
         self.states[at] = State::Installed;
         self.incorporate()?;
@@ -140,6 +151,51 @@ impl Runner {
             }
         }
         Err(Trouble::io("running triggers")(std::io::Error::other("they activate each other for ever")))
+    }
+
+    /// Units that packages want enabled, all by one systemctl, as deb-systemd-helper does one by one;
+    /// what else was noted is for the builder.
+    fn calls(&mut self) -> Result<(), Trouble> {
+        let path = self.root.join(&stub::CALLS[1..]);
+        let calls = stub::calls(&fs::read(path).map_err(Trouble::io("reading the list of calls"))?);
+        for (flag, user) in [("--system", false), ("--global", true)] {
+            let mut units: Vec<&str> = Vec::new();
+            for call in
+                calls.iter().filter(|call| call.first().is_some_and(|name| name == "deb-systemd-helper"))
+            {
+                let (words, for_user) = units::words(call);
+                if let ["enable", unit] = words[..]
+                    && for_user == user
+                    && !units.contains(&unit)
+                {
+                    units.push(unit);
+                }
+            }
+            self.preset(flag, &units)?;
+        }
+        Event::Calls { calls }.say();
+        Ok(())
+    }
+
+    fn preset(&self, flag: &str, units: &[&str]) -> Result<(), Trouble> {
+        if units.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let run = |units: &[&str]| {
+            let mut command = Command::new("/usr/bin/systemctl");
+            command.env_clear().envs(&self.spec.environment);
+            command.args(["--root=/", flag, "--preset-mode=enable-only", "preset"]).args(units);
+            self.wait(command, "systemd")
+        };
+        if failure(run(units)?).is_some() {
+            // One unit that cannot be enabled stops all; a script would have passed over it.
+            for unit in units {
+                run(&[unit])?;
+            }
+        }
+        super::outer::took("enabling units", begun);
+        Ok(())
     }
 
     /// A package hears of a trigger when it is configured; before that, its own configuration

@@ -25,7 +25,6 @@ struct Scan<'a> {
     /// Files by inode number: a renamed file keeps number, size and time.
     by_number: HashMap<u64, (&'a Object, &'a Stat)>,
     store: &'a Store,
-    root: &'a Path,
     new: Tree,
     linked: HashMap<u64, InodeId>,
 }
@@ -45,7 +44,7 @@ pub(super) fn tree(
         }
     }
     let new = Tree::new(Meta::default());
-    let mut scan = Scan { old, before, by_number, store, root, new, linked: HashMap::new() };
+    let mut scan = Scan { old, before, by_number, store, new, linked: HashMap::new() };
     // A list instead of recursion: folders may be nested as deep as scripts like.
     let mut todo = vec![TreePath::root()];
     while let Some(path) = todo.pop() {
@@ -75,13 +74,12 @@ impl Scan<'_> {
             Some(inode) if same => inode.clone(),
             _ => self.read(path, place, found, &stat)?,
         };
-        if !found.is_dir() && found.nlink() > 1 {
-            if let Some(&id) = self.linked.get(&stat.ino) {
-                return self.new.link(path.clone(), id).map_err(std::io::Error::other);
-            }
+        let linked = !found.is_dir() && found.nlink() > 1;
+        if let Some(&id) = self.linked.get(&stat.ino).filter(|_| linked) {
+            return self.new.link(path.clone(), id).map_err(std::io::Error::other);
         }
         let id = self.new.insert(path.clone(), inode).map_err(std::io::Error::other)?;
-        if !found.is_dir() && found.nlink() > 1 {
+        if linked {
             self.linked.insert(stat.ino, id);
         }
         Ok(())

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Spec {
     /// The store's folder.
     pub store: PathBuf,
-    /// Files whose content no script reads, by index in the tree's order.
+    /// The environment of each script.
     pub environment: BTreeMap<String, String>,
     /// Programs of the target that are replaced while scripts run.
     pub stubs: Vec<Stub>,
@@ -32,10 +32,18 @@ pub(crate) struct Spec {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Stub {
     pub path: String,
-    /// Its exit status.
-    pub exit: u8,
+    pub program: Program,
     /// True when the tree has no such file.
     pub create: bool,
+}
+
+/// What stands in for a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Program {
+    /// Ends with this status.
+    Exit(u8),
+    /// Notes its arguments for later and ends with 0.
+    Record,
 }
 
 /// One package.
@@ -50,6 +58,8 @@ pub(crate) struct Job {
     pub activates: Vec<String>,
     /// Already configured in the tree below: only triggers concern it.
     pub installed: bool,
+    /// A folder that is out of sight while it is configured.
+    pub hidden: Option<String>,
     /// Its `control` file, for scripts that run before it is unpacked.
     pub control: String,
 }
@@ -65,6 +75,8 @@ pub(crate) enum Event {
     Ran { package: String, script: String, millis: u64, cpu: u64, output: String },
     /// Something other than a script took so long.
     Took { what: String, millis: u64 },
+    /// Calls that programs noted instead of doing something, in order; the program's name is first.
+    Calls { calls: Vec<Vec<String>> },
     /// A script failed.
     Script { package: String, script: String, status: String, output: String },
     /// The target's programs cannot run.
