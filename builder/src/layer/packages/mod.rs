@@ -13,6 +13,7 @@ mod order;
 mod plan;
 pub mod sandbox;
 mod seed;
+mod templates;
 mod triggers;
 mod units;
 mod unpack;
@@ -100,6 +101,7 @@ pub fn install_logged(request: &Install) -> Result<(Tree, Vec<ScriptRun>), Insta
     let mut tree = below.clone();
     lay::lay(&mut tree, store, &ordered, &installed)?;
     database::write(&mut tree, store, &ordered, Time::seconds(request.epoch))?;
+    templates::shorten(&mut tree, store, &ordered, Time::seconds(request.epoch))?;
     seed::write(&mut tree, store, request.seed, request.epoch)?;
 
     let spec = plan::plan(request, &tree, &ordered, &installed)?;
@@ -108,6 +110,7 @@ pub fn install_logged(request: &Install) -> Result<(Tree, Vec<ScriptRun>), Insta
     let sandbox::Outcome { mut tree, log, calls } = sandbox::run(store, &tree, &spec, &task)?;
     drop(task);
     let time = Time::seconds(request.epoch);
+    templates::restore(&mut tree, store, &ordered, time)?;
     units::apply(&mut tree, store, &calls, time)?;
     hwdb::apply(&mut tree, store, &calls, time)?;
 

@@ -123,11 +123,11 @@ impl Runner {
             let hidden = self.spec.jobs[at].hidden.as_ref().map(|dir| self.root.join(dir));
             let aside = self.root.with_file_name("hidden");
             if let Some(dir) = &hidden {
-                fs::rename(dir, &aside).map_err(Trouble::io("hiding a folder"))?;
+                move_quietly(dir, dir, &aside).map_err(Trouble::io("hiding a folder"))?;
             }
             self.script(at, &program, "postinst", &["configure", ""])?;
             if let Some(dir) = &hidden {
-                fs::rename(&aside, dir).map_err(Trouble::io("showing a folder"))?;
+                move_quietly(dir, &aside, dir).map_err(Trouble::io("showing a folder"))?;
             }
         }
         self.states[at] = State::Installed;
@@ -325,6 +325,14 @@ impl Runner {
         file.take(KEPT).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
+}
+
+/// Renames, and leaves the time of the folder that holds `place` as it was.
+fn move_quietly(place: &Path, from: &Path, to: &Path) -> std::io::Result<()> {
+    let holder = File::open(place.parent().unwrap_or(place))?;
+    let time = holder.metadata()?.modified()?;
+    fs::rename(from, to)?;
+    holder.set_modified(time)
 }
 
 /// How a script failed; none when it did not.
