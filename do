@@ -55,7 +55,9 @@ bench)
     ;;
 *)
     install "${needs_build[@]}"
-    cargo build --release --locked -p gt-image
-    exec "${CARGO_TARGET_DIR:-target}/release/gt-image" "$@"
+    # The development profile: its own optimisation is enough, for most of a build is spent in package
+    # scripts, and the tests use the same artefacts. A cold release build takes minutes longer.
+    cargo build --locked -p gt-image
+    exec "${CARGO_TARGET_DIR:-target}/debug/gt-image" "$@"
     ;;
 esac

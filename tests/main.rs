@@ -5,11 +5,14 @@
 //! as ignored, not as passed. `GT_IMAGE_REQUIRE=judge,root,qemu,archive` makes those tiers fail
 //! instead.
 
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is the assertion")]
+
 mod cli;
 mod fenn;
 mod judge_disk;
 mod judge_ext4;
 mod judge_fat;
+mod kernel;
 mod qemu_initramfs;
 mod small;
 mod support;
@@ -43,5 +46,7 @@ fn judges() -> Vec<libtest_mimic::Trial> {
     for (name, test) in qemu_initramfs::ALL {
         trials.push(trial(&format!("initramfs::{name}"), QEMU, *test));
     }
+    const KMOD: &[Tier] = &[Tier::Archive, Tier::Judge(&["depmod", "modprobe", "dpkg-deb"])];
+    trials.extend(kernel::ALL.iter().map(|(name, test)| trial(&format!("kernel::{name}"), KMOD, *test)));
     trials
 }

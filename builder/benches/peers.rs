@@ -176,8 +176,11 @@ fn base(site: &Site) -> Fallible<()> {
     for package in packages {
         let field = |name: &str| package[name].as_str().unwrap_or_default().to_owned();
         let sha256 = field("sha256").replace("sha256:", "");
-        let file = gt_image::base::fetch::cached(&site.repository.join("images/cache"), &sha256.parse()?);
-        fs::copy(file, repository.join(format!("{}_{}.deb", field("name"), field("architecture"))))?;
+        let file = format!("images/cache/debs/{}/{sha256}.deb", &sha256[..2]);
+        fs::copy(
+            site.repository.join(file),
+            repository.join(format!("{}_{}.deb", field("name"), field("architecture"))),
+        )?;
         names.push(field("name"));
     }
     let index = Command::new("apt-ftparchive").current_dir(&repository).args(["packages", "."]).output()?;

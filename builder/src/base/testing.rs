@@ -94,12 +94,15 @@ pub(super) enum Trick {
     Cut(usize),
 }
 
+/// Paths that were asked for, each with the offset that a range began at.
+pub(super) type Log = Arc<Mutex<Vec<(String, Option<u64>)>>>;
+
 /// An HTTP/1.1 server on the loopback: GET with ranges, one request a connection.
 pub(super) struct Server {
     port: u16,
     stop: Arc<AtomicBool>,
     /// Path and range of each request, in order.
-    pub(super) log: Arc<Mutex<Vec<(String, Option<u64>)>>>,
+    pub(super) log: Log,
 }
 
 type Files = BTreeMap<String, Vec<u8>>;
