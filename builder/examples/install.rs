@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use gt_image::io::progress::{Mode, Progress};
-use gt_image::layer::packages::{Install, LocalDeb, Seed, install_logged, sandbox};
+use gt_image::layer::packages::{Install, LocalDeb, Seed, install, sandbox};
 use gt_image::store::Store;
 use gt_image::tree::{Meta, Time, Tree, dump};
 
@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
             architecture: "arm64",
             progress: &progress,
         };
-        let (made, log) = install_logged(&request)?;
+        let (made, log) = install(&request)?;
         let seconds = begun.elapsed().as_secs_f64();
         let mut slow: Vec<_> = log.iter().collect();
         slow.sort_by_key(|run| std::cmp::Reverse(run.millis));

@@ -57,6 +57,8 @@ pub struct Request<'a> {
     pub raw: bool,
     /// Where progress is shown.
     pub progress: &'a Progress,
+    /// Shows what package scripts print.
+    pub verbose: bool,
 }
 
 /// What a build did.
@@ -171,6 +173,7 @@ fn try_prepare(base: Base, lock: Lock, request: &Request) -> anyhow::Result<Prep
                 base: &base,
                 apt,
                 progress: request.progress,
+                verbose: request.verbose,
             };
             (maker.base(&base_seed(&base))?, empty)
         }
@@ -371,6 +374,7 @@ impl Build<'_> {
                     base: &base.base,
                     apt,
                     progress,
+                    verbose: self.request.verbose,
                 };
                 maker.set(&base.root, &name, &set_seed(overlays))?
             }

@@ -33,6 +33,8 @@ pub struct Maker<'a> {
     pub apt: &'a Apt,
     /// Where progress is shown.
     pub progress: &'a Progress,
+    /// Shows what package scripts print.
+    pub verbose: bool,
 }
 
 impl Maker<'_> {
@@ -76,7 +78,7 @@ impl Maker<'_> {
                 essential: p.essential,
             })
             .collect();
-        let mut tree = install(&Install {
+        let (mut tree, log) = install(&Install {
             store: self.store,
             below,
             debs: &debs,
@@ -85,6 +87,17 @@ impl Maker<'_> {
             architecture: &self.apt.architecture,
             progress: self.progress,
         })?;
+        if self.verbose {
+            for run in &log {
+                let seconds = run.millis as f64 / 1000.0;
+                self.progress.say(&format!(
+                    "{} {}: {seconds:.1} s\n{}",
+                    run.package,
+                    run.script,
+                    run.output.trim_end()
+                ));
+            }
+        }
         for version in new_kernels(below, &tree)? {
             kmod::depmod(&mut tree, self.store, &version, self.epoch()).context("indexing kernel modules")?;
         }

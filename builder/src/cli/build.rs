@@ -78,6 +78,7 @@ impl Build {
             out: (!self.no_image).then(|| self.out.as_deref().unwrap_or(&project.out)),
             raw: self.raw,
             progress: &progress,
+            verbose: global.verbose > 0,
         };
         let done = build::build(&request)?;
         if global.json {

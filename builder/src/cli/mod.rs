@@ -149,8 +149,38 @@ pub fn command() -> clap::Command {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use schemars::{JsonSchema, schema_for};
+
     #[test]
     fn the_command_line_is_consistent() {
         super::command().debug_assert();
+    }
+
+    /// `docs/schema/<name>.schema.json` must be what the type gives; `GT_IMAGE_BLESS=1` rewrites.
+    fn check<T: JsonSchema>(name: &str) {
+        let mut text = serde_json::to_string_pretty(&schema_for!(T)).unwrap();
+        text.push('\n');
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");
+        let file = docs.join(format!("{name}.schema.json"));
+        if std::env::var_os("GT_IMAGE_BLESS").is_some() {
+            std::fs::write(&file, &text).unwrap();
+        }
+        let found = std::fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(found, text, "{name}: run the tests with GT_IMAGE_BLESS=1 and look at the change");
+    }
+
+    #[test]
+    fn all_that_is_printed_as_json_has_its_schema_in_docs() {
+        check::<crate::manifest::Manifest>("manifest");
+        check::<crate::build::Report>("output-build");
+        check::<Vec<crate::plan::Plan>>("output-plan");
+        check::<Vec<super::lock::Row>>("output-lock");
+        check::<Vec<super::inspect::Row>>("output-inspect");
+        check::<Vec<super::diff::Row>>("output-diff");
+        check::<super::why::Answer>("output-why");
+        check::<Vec<super::known_hosts::Row>>("output-known-hosts");
+        check::<crate::store::Freed>("output-gc");
     }
 }

@@ -35,7 +35,7 @@ pub struct Generation {
 }
 
 /// What gc removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, schemars::JsonSchema)]
 pub struct Freed {
     /// Objects.
     pub objects: u64,

@@ -84,13 +84,8 @@ pub struct ScriptRun {
     pub output: String,
 }
 
-/// The tree with all packages configured.
-pub fn install(request: &Install) -> Result<Tree, InstallError> {
-    Ok(install_logged(request)?.0)
-}
-
-/// Like [`install`], and says what each script printed and how long it took.
-pub fn install_logged(request: &Install) -> Result<(Tree, Vec<ScriptRun>), InstallError> {
+/// The tree with all packages configured, and what each script printed and how long it took.
+pub fn install(request: &Install) -> Result<(Tree, Vec<ScriptRun>), InstallError> {
     let Install { store, below, progress, .. } = *request;
     let installed = database::read(store, below)?;
     let wanted = not_yet_installed(request.debs, &installed)?;
