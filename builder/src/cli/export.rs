@@ -20,7 +20,7 @@ use crate::tree::{Kind, Tree, TreePath, dump};
 /// `-` in place of a file means stdout. Secrets are in none of them: they are
 /// added when a disk image is written.
 #[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
+#[command(override_usage = "gt-image export --node <NAME> <PART> [<PART>...]", group(clap::ArgGroup::new("what").required(true).multiple(true)))]
 pub struct Export {
     /// The node, or one of its generations: `fenn`, `fenn~1`, `fenn@3fa2`
     #[arg(long, value_name = "NAME")]
