@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use crate::base::lock::{BASE_SET, Lock};
 use crate::base::{Base, Source};
-use crate::build::{image::disk_mode, locking};
 use crate::cluster::{Node, PartitionTable};
 use crate::overlay::{Description, Overlay};
 
@@ -60,7 +59,7 @@ pub struct Known<'a> {
 pub fn plan(description: &Description, node: &Node, known: Known) -> Plan {
     let overlays = description.overlays.expand_node(node);
     let mut layers = vec![base_layer(known)];
-    let set = locking::set_name(node);
+    let set = node.package_set();
     let wants = overlays.iter().map(|o| o.packages.len()).sum::<usize>();
     if wants > 0 {
         let detail = match known.lock.and_then(|lock| lock.set(&set)) {
@@ -82,7 +81,7 @@ pub fn plan(description: &Description, node: &Node, known: Known) -> Plan {
         model: node.model.as_str().into(),
         roles: node.roles.iter().map(|role| role.value.to_string()).collect(),
         root: node.root.as_str().into(),
-        disk: disk_mode(node).as_str().into(),
+        disk: node.disk_mode().as_str().into(),
         partition_table: table(node).into(),
         layers,
         warnings: warnings(node, known),

@@ -13,7 +13,7 @@ use crate::overlay::Overlay;
 use crate::store::Store;
 use crate::tree::{Inode, Kind, Meta, Object, Time, Tree, TreePath};
 
-use super::image::{DiskIds, disk_mode};
+use super::image::DiskIds;
 
 /// Raised when the same root gives another initramfs or packed kernel.
 const RECIPE: &str = "boot payload 1";
@@ -50,7 +50,7 @@ pub fn boot_tree(parts: &Parts, store: &Store, progress: &Progress) -> anyhow::R
         model,
         config_txt: parts.overlays.iter().flat_map(|o| o.config_txt.iter().cloned()).collect(),
         cmdline: parts.overlays.iter().flat_map(|o| o.cmdline.iter().cloned()).collect(),
-        root_mode: disk_mode(parts.node).as_str().into(),
+        root_mode: parts.node.disk_mode().as_str().into(),
         partuuid: Some(DiskIds::new(parts.cluster, parts.node).partuuid("rootfs", 1)),
         consoles: Vec::new(),
     };

@@ -70,11 +70,6 @@ impl<'a> DiskIds<'a> {
     }
 }
 
-/// How the node's own disk is used when it boots from it.
-pub fn disk_mode(node: &Node) -> RootMode {
-    if node.root == RootMode::Disk { RootMode::Disk } else { RootMode::DiskEphemeral }
-}
-
 /// What every flashed node has of its own: machine-id, SSH host key, fstab.
 pub fn private_files(
     cluster: &str,
@@ -111,7 +106,7 @@ fn fstab(ids: &DiskIds, node: &Node, root: &Tree, store: &Store) -> anyhow::Resu
     };
     let ours = |line: &str| matches!(line.split_whitespace().nth(1), Some("/" | "/boot/firmware"));
     let mut text: String = old.lines().filter(|line| !ours(line)).map(|line| format!("{line}\n")).collect();
-    if disk_mode(node) == RootMode::Disk {
+    if node.disk_mode() == RootMode::Disk {
         text.push_str(&format!("PARTUUID={} / ext4 defaults,noatime 0 1\n", ids.partuuid("rootfs", 1)));
     }
     // `nofail`: a node whose boot partition is damaged after boot is still worth logging in to.

@@ -2,7 +2,7 @@
 //! Must not know: how anything is resolved or fetched.
 //! Spec: design.md section 6: as cargo does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
@@ -11,7 +11,6 @@ use crate::base::fit::{Locked, Misfit};
 use crate::base::lock;
 use crate::base::resolve::{self, Renew, Request};
 use crate::base::{Base, Want, Wanted, WantedArtifact, WantedSet, artifact};
-use crate::cluster::Node;
 use crate::hint::Hint;
 use crate::io::progress::Progress;
 use crate::overlay::{self, Description};
@@ -46,18 +45,12 @@ pub struct Found {
     pub missing: Vec<String>,
 }
 
-/// Name of the package set of a node: its roles, sorted and joined by `+`.
-pub fn set_name(node: &Node) -> String {
-    let roles: BTreeSet<&str> = node.roles.iter().map(|role| role.value.as_str()).collect();
-    roles.into_iter().collect::<Vec<_>>().join("+")
-}
-
 /// All package sets of the nodes that have this base.
 pub fn wanted_sets(base: &str, description: &Description) -> Vec<WantedSet> {
     let mut sets: BTreeMap<String, Vec<Want>> = BTreeMap::new();
     for node in description.cluster.nodes.iter().filter(|n| n.base.as_str() == base) {
         let overlays = description.overlays.expand_node(node);
-        sets.entry(set_name(node)).or_insert_with(|| {
+        sets.entry(node.package_set()).or_insert_with(|| {
             let packages = overlays.iter().flat_map(|o| &o.packages);
             let wants =
                 packages.map(|p| (p.value.to_string(), p.place.to_string())).collect::<BTreeMap<_, _>>();

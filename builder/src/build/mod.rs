@@ -360,7 +360,7 @@ impl Build<'_> {
 
     /// The tree below the overlays.
     fn package_set(&self, base: &mut PreparedBase, overlays: &[&Overlay]) -> anyhow::Result<(Digest, Tree)> {
-        let name = locking::set_name(self.node);
+        let name = self.node.package_set();
         let Request { store, progress, .. } = *self.request;
         if let Some(found) = base.sets.get(&name) {
             return Ok(found.clone());
@@ -387,7 +387,7 @@ impl Build<'_> {
 
     /// All of the manifest that is known before the trees are recorded.
     fn manifest(&self, base: &PreparedBase, set: Digest, epoch: i64) -> Manifest {
-        let names = [crate::base::lock::BASE_SET.to_owned(), locking::set_name(self.node)];
+        let names = [crate::base::lock::BASE_SET.to_owned(), self.node.package_set()];
         let mut packages: Vec<manifest::Package> = names
             .iter()
             .flat_map(|set| base.lock.packages_of(set))

@@ -123,6 +123,20 @@ pub struct Node {
     pub place: diagnostic::Place,
 }
 
+impl Node {
+    /// How the node's own disk is used when it boots from that: kept only where the description says
+    /// `disk`.
+    pub fn disk_mode(&self) -> RootMode {
+        if self.root == RootMode::Disk { RootMode::Disk } else { RootMode::DiskEphemeral }
+    }
+
+    /// Name of the node's package set in the lock: its roles, sorted and joined by `+`.
+    pub fn package_set(&self) -> String {
+        let roles: BTreeSet<&str> = self.roles.iter().map(|role| role.value.as_str()).collect();
+        roles.into_iter().collect::<Vec<_>>().join("+")
+    }
+}
+
 /// Which Raspberry Pi.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
