@@ -241,7 +241,7 @@ fn attributes() {
     site.pack_base();
     let dump = site.dump();
     let odd = Site::line(&dump, "/odd").unwrap();
-    assert!(odd.contains(" f 6711 4000000000 70000 4296517567.123456789 "), "{odd}");
+    assert!(odd.contains(" f 6711 4000000000 70000 4297122367.123456789 "), "{odd}");
     assert!(odd.ends_with("user.note=value"), "{odd}");
     assert!(Site::line(&dump, "/dev").unwrap().ends_with("259:70000"));
     assert!(Site::line(&dump, "/second").unwrap().ends_with(" h /odd"));
