@@ -110,6 +110,11 @@ fn lay_out(dir: &Path, key: &str) {
 
 /// A directory with fenn's kernel package and busybox unpacked by dpkg's own tool.
 pub fn kernel_root() -> PathBuf {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(unpack_kernel).clone()
+}
+
+fn unpack_kernel() -> PathBuf {
     let fenn = Fenn::get();
     let root = fenn.dir.join("kernel-root");
     let lock: toml::Table =

@@ -566,25 +566,7 @@ impl Drop for Mount {
     }
 }
 
-/// True when loop devices can be mounted here.
-fn is_root(test: &str) -> bool {
-    may(test, rustix::process::geteuid().is_root() && Path::new("/dev/loop-control").exists())
-}
-
-/// Passes `root` on; says so when it is false, and fails where the tier is required.
-fn may(test: &str, root: bool) -> bool {
-    let required = std::env::var("GT_IMAGE_REQUIRE").unwrap_or_default();
-    assert!(root || !required.split(',').any(|tier| tier == "root"), "root is required here: {test}");
-    if !root {
-        writeln!(io::stderr(), "not run: root: {test}: needs root with all capabilities").ok();
-    }
-    root
-}
-
 fn root_kernel_mounts_reads_and_writes() {
-    if !is_root("root_kernel_mounts_reads_and_writes") {
-        return;
-    }
     let bench = Bench::new();
     let tree = nasty(&bench);
     let image = bench.image("image", &tree, &options(GIB));
@@ -620,13 +602,6 @@ fn write_to(root: &Path) {
 }
 
 fn root_kernel_grows_while_mounted() {
-    // The kernel lets only CAP_SYS_RESOURCE grow a filesystem; containers often take it from root.
-    let capable = rustix::thread::capabilities(None)
-        .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE));
-    let test = "root_kernel_grows_while_mounted";
-    if !is_root(test) || !may(test, capable) {
-        return;
-    }
     let bench = Bench::new();
     let mut tree = Tree::new(Meta::root_owned(0o755, Time::seconds(1)));
     add(&mut tree, "file", bench.file(&[7; 5 << 20]));

@@ -32,13 +32,18 @@ fn judges() -> Vec<libtest_mimic::Trial> {
     use support::{Tier, trial};
     const EXT4: &[Tier] = &[Tier::Judge(&["e2fsck", "dumpe2fs", "debugfs", "resize2fs", "mke2fs"])];
     const KERNEL: &[Tier] = &[Tier::Judge(&["e2fsck", "resize2fs"]), Tier::Root];
+    const GROW: &[Tier] = &[Tier::Judge(&["e2fsck", "resize2fs"]), Tier::Root, Tier::Grow];
     const FAT: &[Tier] = &[Tier::Judge(&["fsck.vfat", "mkfs.vfat", "mdir", "mcopy", "minfo"])];
     const DISK: &[Tier] =
         &[Tier::Judge(&["sgdisk", "sfdisk", "blkid", "bmaptool", "zstd", "fsck.vfat", "mdir"])];
     const QEMU: &[Tier] = &[Tier::Archive, Tier::Qemu, Tier::Judge(&["mke2fs", "sgdisk", "dpkg-deb"])];
     let mut trials = Vec::new();
     for (name, judge) in judge_ext4::ALL {
-        let tiers = if name.starts_with("root_") { KERNEL } else { EXT4 };
+        let tiers = match *name {
+            "root_kernel_grows_while_mounted" => GROW,
+            name if name.starts_with("root_") => KERNEL,
+            _ => EXT4,
+        };
         trials.push(trial(&format!("ext4::{name}"), tiers, *judge));
     }
     trials.extend(judge_fat::ALL.iter().map(|(name, judge)| trial(&format!("fat::{name}"), FAT, *judge)));

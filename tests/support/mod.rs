@@ -24,6 +24,9 @@ pub enum Tier {
     Qemu,
     /// The archive of Debian packages that this machine's apt uses.
     Archive,
+    /// Root with CAP_SYS_RESOURCE, without which the kernel grows no mounted filesystem; containers and
+    /// some virtual machines take it from root.
+    Grow,
     /// An ordinary user may make user namespaces with several ids.
     Userns,
 }
@@ -35,6 +38,7 @@ impl Tier {
             Tier::Root => "root",
             Tier::Qemu => "qemu",
             Tier::Archive => "archive",
+            Tier::Grow => "grow",
             Tier::Userns => "userns",
         }
     }
@@ -52,6 +56,11 @@ impl Tier {
                 which("qemu-system-aarch64").is_none().then(|| "qemu-system-aarch64 is not installed".into())
             }
             Tier::Archive => which("apt-get").is_none().then(|| "no apt on this machine".into()),
+            Tier::Grow => {
+                let capable = rustix::thread::capabilities(None)
+                    .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE));
+                (!capable).then(|| "CAP_SYS_RESOURCE is missing".into())
+            }
             Tier::Userns => which("newuidmap").is_none().then(|| "newuidmap is not installed".into()),
         }
     }
