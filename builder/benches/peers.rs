@@ -5,8 +5,9 @@
 //! `cargo bench -p gt-image --bench peers [base] [image] [rebuild] [nodes]`; root, for mmdebstrap.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
@@ -116,8 +117,11 @@ fn nodes(site: &Site) -> Fallible<()> {
 
 fn image(site: &Site) -> Fallible<()> {
     site.gt_image(&["build", "--node", "fenn", "--no-image", "--keep-going"])?;
-    let raw = site.gt_image(&["build", "--node", "fenn", "--raw", "--keep-going", "--out", "raw"])?;
-    let packed = site.gt_image(&["build", "--node", "fenn", "--keep-going", "--out", "packed"])?;
+    let ours = |raw: &[&str], out: &str| -> Fallible<Cost> {
+        remove(&site.path(out))?;
+        site.gt_image(&[&["build", "--node", "fenn", "--keep-going", "--out", out], raw].concat())
+    };
+    ours(&["--raw"], "raw")?;
     let (root, boot, tar) = (site.path("peer/root"), site.path("peer/input/boot"), site.path("root.tar"));
     fs::create_dir_all(&root)?;
     fs::create_dir_all(site.path("peer/input"))?;
@@ -133,7 +137,7 @@ fn image(site: &Site) -> Fallible<()> {
     };
     let config = format!(
         "image boot.vfat {{\n vfat {{ files = {{ \"boot\" }} }}\n size = {}\n}}\n\
-         image root.ext4 {{\n ext4 {{ }}\n size = {}\n mountpoint = \"/\"\n}}\n\
+         image root.ext4 {{\n ext4 {{ use-mke2fs = true }}\n size = {}\n mountpoint = \"/\"\n}}\n\
          image disk.img {{\n hdimage {{ partition-table-type = gpt }}\n\
          partition bootfs {{ image = \"boot.vfat\" partition-type-uuid = F }}\n\
          partition rootfs {{ image = \"root.ext4\" partition-type-uuid = L }}\n}}\n",
@@ -141,15 +145,39 @@ fn image(site: &Site) -> Fallible<()> {
         size("rootfs")?
     );
     fs::write(site.path("peer/genimage.cfg"), config)?;
-    let begun = Instant::now();
-    run(Command::new("genimage")
-        .current_dir(site.path("peer"))
-        .args(["--rootpath", "root", "--inputpath", "input", "--outputpath", "out", "--tmppath", "tmp"])
-        .args(["--config", "genimage.cfg"]))?;
-    let genimage = begun.elapsed().as_secs_f64();
-    row("disk image, --raw, and genimage", raw, Some(genimage));
-    row("disk image, zstd, and genimage", packed, Some(genimage));
+    let genimage = || -> Fallible<f64> {
+        remove(&site.path("peer/out"))?;
+        remove(&site.path("peer/tmp"))?;
+        let begun = Instant::now();
+        run(Command::new("genimage")
+            .current_dir(site.path("peer"))
+            .args(["--rootpath", "root", "--inputpath", "input", "--outputpath", "out", "--tmppath", "tmp"])
+            .args(["--config", "genimage.cfg"]))?;
+        Ok(begun.elapsed().as_secs_f64())
+    };
+    // In turn, and the best of each: what else the machine does comes and goes.
+    let (mut raw, mut packed, mut peer) = (NEVER, NEVER, f64::INFINITY);
+    for _ in 0..3 {
+        peer = peer.min(genimage()?);
+        raw = better(raw, ours(&["--raw"], "raw")?);
+        packed = better(packed, ours(&[], "packed")?);
+    }
+    row("disk image, --raw, and genimage", raw, Some(peer));
+    row("disk image, zstd, and genimage", packed, Some(peer));
     Ok(())
+}
+
+const NEVER: Cost = Cost { wall: f64::INFINITY, peak: 0.0 };
+
+fn better(one: Cost, other: Cost) -> Cost {
+    if other.wall < one.wall { other } else { one }
+}
+
+fn remove(dir: &Path) -> Fallible<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
+    }
 }
 
 /// The base layer alone from cached packages, beside mmdebstrap on the same package files.
@@ -196,13 +224,32 @@ fn base(site: &Site) -> Fallible<()> {
         site.path("peer.tar").display(),
         repository.display()
     );
-    // A mount namespace of its own, so that the registration is not seen elsewhere.
-    run(Command::new("unshare")
-        .args(["--user", "--map-users=0,0,65536", "--map-groups=0,0,65536", "--mount"])
-        .args(["sh", "-c", &script]))?;
+    unshared(&script)?;
     row("base layer, and mmdebstrap", ours, Some(begun.elapsed().as_secs_f64()));
     println!("({} packages)", packages.len());
     Ok(())
+}
+
+/// Runs a script as root of a user and mount namespace of its own, so that what it registers is not
+/// seen elsewhere. unshare's own `--map-users` asks newuidmap, which wants an entry in /etc/subuid.
+fn unshared(script: &str) -> Fallible<()> {
+    let script = format!("echo ready; read go; {script}");
+    let mut child = Command::new("unshare")
+        .args(["--user", "--mount", "sh", "-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let (mut input, output) =
+        (child.stdin.take().ok_or("no stdin")?, child.stdout.take().ok_or("no stdout")?);
+    let mut output = BufReader::new(output);
+    output.read_line(&mut String::new())?;
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{map}", child.id()), "0 0 65536")?;
+    }
+    input.write_all(b"go\n")?;
+    std::io::copy(&mut output, &mut std::io::stderr())?;
+    let status = child.wait()?;
+    if status.success() { Ok(()) } else { Err(format!("mmdebstrap: {status}").into()) }
 }
 
 /// The registration that Debian's qemu-user-static makes for arm64.

@@ -1,0 +1,207 @@
+//! What the nodes of one base share: the lock, package layers, artifacts.
+//! Must not know: a node's own files, boot files, disks.
+//! Spec: design.md sections 2 and 6.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::base::fetch::{FetchError, Fetcher};
+use crate::base::lock::Lock;
+use crate::base::mirror::Mirrors;
+use crate::base::resolve::Renew;
+use crate::base::{Base, Source, tar};
+use crate::cluster::Node;
+use crate::digest::{Digest, Key};
+use crate::hint::Hint;
+use crate::layer::packages::{Seed, SeedGroup, SeedUser};
+use crate::manifest::Missing;
+use crate::overlay::{Artifact, Overlay};
+use crate::store::Store;
+use crate::tree::{Meta, Time, Tree};
+
+use super::{Request, locking, packages};
+
+/// A base with its lock, and all that its nodes share.
+pub struct PreparedBase {
+    /// The base.
+    pub base: Base,
+    /// What it is resolved to.
+    pub lock: Lock,
+    /// What the base brings for the boot partition.
+    pub boot: Tree,
+    /// The tree of each package set, by [`Node::package_set`].
+    pub sets: BTreeMap<String, (Digest, Arc<Tree>)>,
+    /// Artifacts that were asked for: the file, or why it cannot be had.
+    pub artifacts: BTreeMap<String, Result<PathBuf, Missing>>,
+}
+
+/// Makes or finds all that the nodes of the base `name` share.
+pub fn prepare(name: &str, request: &Request, changes: &mut Vec<String>) -> anyhow::Result<PreparedBase> {
+    let mut options = request.locking;
+    // Twice at most: a locked package that has left every mirror is resolved anew once.
+    loop {
+        let found = locking::lock(name, request.description, &options, request.progress)?;
+        changes.extend(found.changes.iter().cloned());
+        match try_prepare(found.base, found.lock, request) {
+            Err(e) if options.renew != Renew::Packages && is_gone(&e) => {
+                if request.locking.locked || request.locking.offline {
+                    return Err(e.context(Hint(format!("run `gt-image lock --base {name}`"))));
+                }
+                request.progress.say("a locked package has left every mirror: resolving anew");
+                options.renew = Renew::Packages;
+            }
+            done => return done,
+        }
+    }
+}
+
+fn is_gone(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(FetchError::Gone { .. })))
+}
+
+fn try_prepare(base: Base, lock: Lock, request: &Request) -> anyhow::Result<PreparedBase> {
+    let locking = &request.locking;
+    let mirrors = match base.apt() {
+        Some(apt) => Mirrors::of(apt).context("finding the archive's mirrors")?,
+        None => Mirrors::default(),
+    };
+    let fetcher = Fetcher::new(locking.cache, mirrors, locking.offline, request.progress);
+    let empty = Tree::new(Meta::root_owned(0o755, Time::default()));
+    let nodes: Vec<&Node> =
+        request.nodes.iter().copied().filter(|node| node.base.as_str() == base.name).collect();
+    let (boot, sets) = match &base.source {
+        Source::Apt(apt) => {
+            let maker = packages::Maker {
+                store: request.store,
+                fetcher: &fetcher,
+                lock: &lock,
+                base: &base,
+                apt,
+                progress: request.progress,
+                verbose: request.verbose,
+            };
+            (empty, package_sets(&maker, &nodes, request)?)
+        }
+        Source::Tar(pinned) => {
+            let file = fetcher.pinned(&base.name, pinned)?;
+            let (root, boot) = tar_base(&file, &pinned.sha256, request.store)?;
+            let root = (root, Arc::new(request.store.tree(&root)?));
+            let sets = nodes.iter().map(|node| (node.package_set(), root.clone())).collect();
+            (request.store.tree(&boot)?, sets)
+        }
+    };
+    let artifacts = artifacts(&nodes, request, &lock, &fetcher)?;
+    Ok(PreparedBase { base, lock, boot, sets, artifacts })
+}
+
+/// The layer of each set of roles.
+fn package_sets(
+    maker: &packages::Maker,
+    nodes: &[&Node],
+    request: &Request,
+) -> anyhow::Result<BTreeMap<String, (Digest, Arc<Tree>)>> {
+    let root = maker.base(&base_seed(maker.base))?;
+    let mut sets = BTreeMap::new();
+    for node in nodes {
+        let name = node.package_set();
+        if let Entry::Vacant(set) = sets.entry(name) {
+            let overlays = request.description.overlays.expand_node(node);
+            let digest = maker.set(&root, set.key(), &set_seed(&overlays))?;
+            set.insert((digest, Arc::new(request.store.tree(&digest)?)));
+        }
+    }
+    Ok(sets)
+}
+
+/// All artifacts that the nodes' overlays want.
+fn artifacts(
+    nodes: &[&Node],
+    request: &Request,
+    lock: &Lock,
+    fetcher: &Fetcher,
+) -> anyhow::Result<BTreeMap<String, Result<PathBuf, Missing>>> {
+    let mut had = BTreeMap::new();
+    for overlay in nodes.iter().flat_map(|node| request.description.overlays.expand_node(node)) {
+        for wanted in &overlay.artifacts {
+            let name = wanted.name.as_str();
+            if !had.contains_key(name) {
+                had.insert(name.to_owned(), artifact(overlay, wanted, request, lock, fetcher)?);
+            }
+        }
+    }
+    Ok(had)
+}
+
+fn artifact(
+    overlay: &Overlay,
+    wanted: &Artifact,
+    request: &Request,
+    lock: &Lock,
+    fetcher: &Fetcher,
+) -> anyhow::Result<Result<PathBuf, Missing>> {
+    let missing = |source: String| Missing {
+        overlay: overlay.name.to_string(),
+        artifact: wanted.name.to_string(),
+        source,
+        sha256: wanted.sha256.hex(),
+    };
+    // With `--keep-going` the lock has no entry for what could not be had.
+    let Some(locked) = lock.artifact(wanted.name.as_str()) else {
+        return Ok(Err(missing("not in the lock".into())));
+    };
+    match fetcher.artifact(locked) {
+        Ok(file) => Ok(Ok(file)),
+        Err(_) if request.locking.keep_going => Ok(Err(missing(locked.source.to_string()))),
+        Err(e) => {
+            let hint = Hint(e.hint().to_owned());
+            let wants = format!("overlay `{}` wants artifact `{}`", overlay.name, wanted.name);
+            Err(anyhow::Error::new(e).context(hint).context(wants))
+        }
+    }
+}
+
+/// A tarball's two trees, imported once.
+fn tar_base(file: &Path, sha256: &Digest, store: &Store) -> anyhow::Result<(Digest, Digest)> {
+    let key = |part: &str| Key::new("tar base 1").with(part.as_bytes()).with(sha256.bytes()).finish();
+    if let (Some(root), Some(boot)) = (store.layer(&key("root"))?, store.layer(&key("boot"))?) {
+        return Ok((root, boot));
+    }
+    let trees = tar::read(file, sha256, store).context("importing the base")?;
+    let (root, boot) = (store.put_tree(&trees.root)?, store.put_tree(&trees.boot)?);
+    store.put_layer(&key("root"), &root)?;
+    store.put_layer(&key("boot"), &boot)?;
+    Ok((root, boot))
+}
+
+/// Fixed numbers that the base states for what its packages create.
+fn base_seed(base: &Base) -> Seed {
+    let user = |(name, id): (&String, &u32)| SeedUser::pinned(name, *id, base.groups.get(name).copied());
+    let group = |(name, gid): (&String, &u32)| SeedGroup { name: name.clone(), gid: *gid };
+    Seed { users: base.ids.iter().map(user).collect(), groups: base.groups.iter().map(group).collect() }
+}
+
+/// Users and groups that overlays fix, written before any script of their packages runs.
+fn set_seed(overlays: &[&Overlay]) -> Seed {
+    let mut seed = Seed::default();
+    let groups = || overlays.iter().flat_map(|o| &o.groups);
+    seed.groups.extend(groups().map(|g| SeedGroup { name: g.name.to_string(), gid: g.gid }));
+    for user in overlays.iter().flat_map(|o| &o.users) {
+        let named = user.group.as_ref().and_then(|name| groups().find(|g| g.name == *name));
+        if user.group.is_none() {
+            seed.groups.push(SeedGroup { name: user.name.to_string(), gid: user.uid });
+        }
+        seed.users.push(SeedUser {
+            name: user.name.to_string(),
+            uid: user.uid,
+            gid: named.map_or(user.uid, |g| g.gid),
+            home: user.home.clone(),
+            shell: user.shell.clone(),
+            comment: user.comment.clone(),
+        });
+    }
+    seed
+}
