@@ -32,7 +32,7 @@ needs_build=(gcc libc6-dev make pkg-config ca-certificates qemu-user-static uidm
 # What judging needs: other people's tools.
 needs_test=(e2fsprogs dosfstools mtools gdisk fdisk bmap-tools qemu-system-arm qemu-utils apt-utils gnupg
     dpkg-dev openssh-client kmod cpio libarchive-tools attr acl shellcheck python3-venv)
-needs_bench=(mmdebstrap genimage hyperfine time)
+needs_bench=(mmdebstrap arch-test genimage hyperfine time)
 
 [ "$(uname -m)" = aarch64 ] && needs_build=("${needs_build[@]/qemu-user-static/}")
 

@@ -32,7 +32,18 @@ impl Digest {
 
     /// 64 lower-case hex digits without a prefix.
     pub fn hex(&self) -> String {
-        self.0.iter().map(|b| format!("{b:02x}")).collect()
+        String::from_utf8_lossy(&self.hex_digits()).into_owned()
+    }
+
+    // A tree's text has one for each file: formatting byte by byte was a quarter of a build's time.
+    fn hex_digits(&self) -> [u8; 64] {
+        const DIGITS: [u8; 16] = *b"0123456789abcdef";
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        text
     }
 }
 
@@ -44,7 +55,8 @@ impl From<[u8; 32]> for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        f.write_str("sha256:")?;
+        f.write_str(str::from_utf8(&self.hex_digits()).unwrap_or_default())
     }
 }
 

@@ -105,16 +105,17 @@ fn package_sets(
     request: &Request,
 ) -> anyhow::Result<BTreeMap<String, (Digest, Arc<Tree>)>> {
     let root = maker.base(&base_seed(maker.base))?;
-    let mut sets = BTreeMap::new();
+    let mut digests = BTreeMap::new();
     for node in nodes {
-        let name = node.package_set();
-        if let Entry::Vacant(set) = sets.entry(name) {
+        if let Entry::Vacant(set) = digests.entry(node.package_set()) {
             let overlays = request.description.overlays.expand_node(node);
             let digest = maker.set(&root, set.key(), &set_seed(&overlays))?;
-            set.insert((digest, Arc::new(request.store.tree(&digest)?)));
+            set.insert(digest);
         }
     }
-    Ok(sets)
+    let digests: Vec<(String, Digest)> = digests.into_iter().collect();
+    let trees = super::several(&digests, |(_, digest)| Ok(Arc::new(request.store.tree(digest)?)))?;
+    Ok(digests.into_iter().zip(trees).map(|((name, digest), tree)| (name, (digest, tree))).collect())
 }
 
 /// All artifacts that the nodes' overlays want.

@@ -41,7 +41,8 @@ impl Maker<'_> {
     /// The tree with the base's packages.
     pub fn base(&self, seed: &Seed) -> anyhow::Result<Digest> {
         let empty = Tree::new(Meta::root_owned(0o755, Time::seconds(self.epoch())));
-        self.layer(&empty, BASE_SET, seed).context("making the base layer")
+        let digest = dump::digest(&empty);
+        self.layer(&digest, || Ok(empty), BASE_SET, seed).context("making the base layer")
     }
 
     /// The tree with a set's packages over that of the base.
@@ -49,8 +50,8 @@ impl Maker<'_> {
         if self.lock.packages_of(name).is_empty() {
             return Ok(*base);
         }
-        let below = self.store.tree(base)?;
-        self.layer(&below, name, seed).with_context(|| format!("making the package layer of `{name}`"))
+        self.layer(base, || Ok(self.store.tree(base)?), name, seed)
+            .with_context(|| format!("making the package layer of `{name}`"))
     }
 
     /// The newest time in any tree: that of the archive's state when it was locked.
@@ -59,12 +60,21 @@ impl Maker<'_> {
         i64::try_from(self.lock.epoch).unwrap_or(i64::MAX)
     }
 
-    fn layer(&self, below: &Tree, set: &str, seed: &Seed) -> anyhow::Result<Digest> {
+    /// `digest` is that of the tree that `below` reads, which a layer that is there already does not
+    /// need.
+    fn layer(
+        &self,
+        digest: &Digest,
+        below: impl FnOnce() -> anyhow::Result<Tree>,
+        set: &str,
+        seed: &Seed,
+    ) -> anyhow::Result<Digest> {
         let packages = self.lock.packages_of(set);
-        let key = self.key(below, &packages, seed);
+        let key = self.key(digest, &packages, seed);
         if let Some(found) = self.store.layer(&key)? {
             return Ok(found);
         }
+        let below = below()?;
         let files = self.fetcher.packages(&packages, self.lock.epoch)?;
         let debs: Vec<LocalDeb> = packages
             .iter()
@@ -80,7 +90,7 @@ impl Maker<'_> {
             .collect();
         let (mut tree, log) = install(&Install {
             store: self.store,
-            below,
+            below: &below,
             debs: &debs,
             seed,
             epoch: self.epoch(),
@@ -98,7 +108,7 @@ impl Maker<'_> {
                 ));
             }
         }
-        for version in new_kernels(below, &tree)? {
+        for version in new_kernels(&below, &tree)? {
             kmod::depmod(&mut tree, self.store, &version, self.epoch()).context("indexing kernel modules")?;
         }
         let digest = self.store.put_tree(&tree)?;
@@ -106,9 +116,9 @@ impl Maker<'_> {
         Ok(digest)
     }
 
-    fn key(&self, below: &Tree, packages: &[&Package], seed: &Seed) -> Digest {
+    fn key(&self, below: &Digest, packages: &[&Package], seed: &Seed) -> Digest {
         let mut key = Key::new(RECIPE)
-            .with(dump::digest(below).bytes())
+            .with(below.bytes())
             .with(&self.epoch().to_le_bytes())
             .with(self.apt.architecture.as_bytes())
             .with(&seed.to_bytes());

@@ -151,8 +151,11 @@ pub fn printable(bytes: &[u8]) -> String {
 /// cannot occur, so it stands for the slash.
 impl Ord for TreePath {
     fn cmp(&self, other: &TreePath) -> Ordering {
+        // Neighbours share most of their bytes, so those are passed over eight at a time.
+        let words = self.0.chunks_exact(8).zip(other.0.chunks_exact(8));
+        let common = 8 * words.take_while(|(one, two)| one == two).count();
         let key = |b: &u8| if *b == b'/' { 0 } else { *b };
-        self.0.iter().map(key).cmp(other.0.iter().map(key))
+        self.0[common..].iter().map(key).cmp(other.0[common..].iter().map(key))
     }
 }
 
