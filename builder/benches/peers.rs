@@ -235,7 +235,7 @@ fn base(site: &Site) -> Fallible<()> {
 fn unshared(script: &str) -> Fallible<()> {
     let script = format!("echo ready; read go; {script}");
     let mut child = Command::new("unshare")
-        .args(["--user", "--mount", "sh", "-c", &script])
+        .args(["--user", "--mount", "--pid", "--fork", "sh", "-c", &script])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
