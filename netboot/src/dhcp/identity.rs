@@ -110,9 +110,12 @@ impl Sender {
             .map_or(Guid::Other, |value| Guid::decode(value, packet.mac));
         let [a, b, c, ..] = packet.mac.0;
         let pi_card = PI_OUIS.contains(&[a, b, c]);
-        let pxe_class =
-            packet.options.get(OptionCode::ClassIdentifier).is_some_and(|class| class.starts_with(b"PXEClient"));
-        let bios = !matches!(packet.options.get(OptionCode::ClientSystemArchitecture), Some(arch) if arch != [0, 0]);
+        let pxe_class = packet
+            .options
+            .get(OptionCode::ClassIdentifier)
+            .is_some_and(|class| class.starts_with(b"PXEClient"));
+        let bios =
+            !matches!(packet.options.get(OptionCode::ClientSystemArchitecture), Some(arch) if arch != [0, 0]);
         let client = if guid != Guid::Other || (pxe_class && bios && (known || pi_card)) {
             Client::Firmware
         } else if pxe_class || packet.options.get(OptionCode::ClientSystemArchitecture).is_some() {

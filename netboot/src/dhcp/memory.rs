@@ -173,7 +173,8 @@ impl NodeMemory {
 
     /// Notes a packet; what was told in an exchange before this one may be told again.
     pub fn enter(&mut self, xid: u32, now: Instant) {
-        let same = self.last.is_some_and(|(x, at)| x == xid && now.saturating_duration_since(at) < REPETITION);
+        let same =
+            self.last.is_some_and(|(x, at)| x == xid && now.saturating_duration_since(at) < REPETITION);
         if !same {
             self.told.clear();
         }

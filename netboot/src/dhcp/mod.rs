@@ -3,20 +3,30 @@
 //! Must not know: files, images. It tells its [`Host`] what it saw.
 //! Spec: RFC 2131, 2132, 3396, 4578; the Pi firmware's habits are named where a rule rests on one.
 
+mod bind;
+mod fuzz;
 mod identity;
+mod link;
 mod memory;
 mod packet;
 mod reply;
 mod respond;
+mod service;
+#[cfg(test)]
+mod tests;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+pub use bind::{BindError, Ports, Sockets};
+pub use fuzz::fuzz;
 pub use identity::{Client, Guid, Sender};
+pub use link::{Arp, Interface, Link, Probe};
 pub use memory::Memory;
 pub use packet::{MessageType, Opcode, OptionCode, Options, Packet, PacketError};
 pub use reply::PI_BOOT;
 pub use respond::{Decision, Mode, Reply, Settings, Situation, To, respond};
+pub use service::{Counters, Service};
 
 use crate::site::{Mac, Serial, Site};
 

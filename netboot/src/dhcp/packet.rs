@@ -11,8 +11,8 @@
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
-pub use dhcproto::v4::{MessageType, Opcode, OptionCode};
 use dhcproto::v4::{MAGIC, borrowed};
+pub use dhcproto::v4::{MessageType, Opcode, OptionCode};
 
 use crate::site::Mac;
 

@@ -17,8 +17,7 @@ use crate::site::{Node, Site};
 /// Option 43 for every model: discovery control 3, a prompt that does not wait, a menu with one entry, an
 /// inner end. The three spaces work round a string length fault of the Pi 3B's ROM, and no other model
 /// minds them; without the inner end a Pi 3 does not boot.
-pub const PI_BOOT: [u8; 35] =
-    *b"\x06\x01\x03\x0a\x04\x00PXE\x09\x17\x00\x00\x14Raspberry Pi Boot   \xff";
+pub const PI_BOOT: [u8; 35] = *b"\x06\x01\x03\x0a\x04\x00PXE\x09\x17\x00\x00\x14Raspberry Pi Boot   \xff";
 
 /// RFC 1542 section 2.1: BOOTP has 300 bytes, and old relay agents drop what is shorter.
 const SHORTEST: usize = 300;

@@ -42,7 +42,12 @@ pub struct Settings {
 impl Settings {
     /// One hour, 1.5 s, addresses checked.
     pub fn new(mode: Mode) -> Settings {
-        Settings { mode, lease: Duration::from_secs(3600), pi3_delay: Duration::from_millis(1500), probe: true }
+        Settings {
+            mode,
+            lease: Duration::from_secs(3600),
+            pi3_delay: Duration::from_millis(1500),
+            probe: true,
+        }
     }
 }
 
@@ -120,7 +125,8 @@ pub fn respond(situation: &Situation<'_>, packet: &Packet<'_>, memory: &mut Memo
     let memory = memory.node(site, node, now);
     if memory.admit(packet.xid, now) {
         memory.enter(packet.xid, now);
-        let mut exchange = Exchange { situation, packet, node, memory, sender: Sender::of(packet, true), decision };
+        let mut exchange =
+            Exchange { situation, packet, node, memory, sender: Sender::of(packet, true), decision };
         exchange.decide();
         return exchange.decision;
     }
@@ -375,8 +381,7 @@ impl Exchange<'_> {
             Ipv4Addr::UNSPECIFIED => (To::Broadcast, self.packet.flags),
             relay => (To::Relay(relay), self.packet.flags | 0x8000),
         };
-        let header =
-            Header { flags, siaddr: Ipv4Addr::UNSPECIFIED, ..self.header(MessageType::Nak) };
+        let header = Header { flags, siaddr: Ipv4Addr::UNSPECIFIED, ..self.header(MessageType::Nak) };
         self.reply(to, header, Contents { message: Some(why), ..Contents::default() });
     }
 
