@@ -253,11 +253,18 @@ impl Probe for Arp {
         let mut packet = [0; 64];
         loop {
             let mut packet = ReadBuf::new(&mut packet);
-            // An error is ENETDOWN, once for each time the interface goes down; the next read waits.
-            if std::task::ready!(self.socket.poll_recv(cx, &mut packet)).is_ok()
-                && let Some(claim) = arp_claim(packet.filled())
-            {
-                return Poll::Ready(claim);
+            match std::task::ready!(self.socket.poll_recv(cx, &mut packet)) {
+                Ok(()) => {
+                    if let Some(claim) = arp_claim(packet.filled()) {
+                        return Poll::Ready(claim);
+                    }
+                }
+                // ENETDOWN, once for each time the interface goes down. Others have their turn first, in
+                // case it is told for ever.
+                Err(_) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
         }
     }

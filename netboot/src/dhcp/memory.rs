@@ -287,3 +287,71 @@ impl Memory {
         self.servers.due(server, if expected { Duration::MAX } else { AGAIN }, now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(Rate { burst: 3, per_second: 4 }, start);
+        let mut taken = |millis| {
+            let now = start + Duration::from_millis(millis);
+            (0..10).filter(|_| bucket.take(now)).count()
+        };
+        // Parts of a step add up, and a long rest gives no more than the burst.
+        for (millis, want) in [(0, 3), (200, 0), (250, 1), (490, 0), (500, 1), (1000, 2), (3_600_000, 3)] {
+            assert_eq!(taken(millis), want, "after {millis} ms");
+        }
+    }
+
+    #[test]
+    fn a_bucket_survives_a_clock_that_stands_or_goes_back() {
+        let start = Instant::now() + Duration::from_secs(9);
+        let mut bucket = Bucket::new(Rate { burst: 1, per_second: 1 }, start);
+        assert!(bucket.take(start));
+        assert!(!bucket.take(start - Duration::from_secs(5)));
+        assert!(bucket.take(start + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn what_was_told_is_bounded_and_the_oldest_goes() {
+        let now = Instant::now();
+        let mut told = Told::new(3);
+        for key in 0..1000u32 {
+            assert!(told.due(key, AGAIN, now + Duration::from_secs(u64::from(key) % 7)));
+            assert!(told.seen.len() <= 3);
+        }
+        let mut told = Told::new(2);
+        for (key, at, want) in
+            [(1, 0, true), (2, 1, true), (1, 2, false), (3, 3, true), (2, 4, false), (1, 5, true)]
+        {
+            assert_eq!(told.due(key, AGAIN, now + Duration::from_secs(at)), want, "{key} at {at}");
+        }
+    }
+
+    #[test]
+    fn nodes_that_left_are_forgotten() {
+        let now = Instant::now();
+        let node = |n: u8| Node {
+            name: n.to_string(),
+            address: Ipv4Addr::new(10, 0, 0, n),
+            mac: Mac([n; 6]),
+            serial: crate::site::Serial(n.into()),
+        };
+        let site = |n| Site {
+            server: Ipv4Addr::new(10, 0, 0, 1),
+            netmask: Ipv4Addr::new(255, 255, 255, 0),
+            gateway: None,
+            dns: vec![],
+            domain: String::new(),
+            nodes: vec![node(n)],
+        };
+        let mut memory = Memory::new(now);
+        for n in 0..200 {
+            memory.node(&site(n), &node(n), now);
+        }
+        assert!(memory.nodes.len() <= 3, "{} nodes", memory.nodes.len());
+    }
+}

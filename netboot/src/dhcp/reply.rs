@@ -48,6 +48,7 @@ pub(super) struct Header {
 }
 
 /// Writes the reply to `request`.
+#[expect(clippy::unwrap_used, reason = "proven where it stands")]
 pub(super) fn write(request: &Packet<'_>, site: &Site, header: Header, contents: Contents<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(576);
     let mut out = Writer { out: Encoder::new(&mut bytes), request, room: request.room() };

@@ -82,6 +82,7 @@ impl Service {
     /// # Errors
     /// If the runtime does not take the sockets; never later.
     pub async fn run(mut self, host: Arc<dyn Host>, shutdown: CancellationToken) -> io::Result<()> {
+        self.sockets.server.set_broadcast(true)?; // One that systemd bound may not be allowed to yet.
         let server = register(self.sockets.server)?;
         let client = self.sockets.client.map(register).transpose()?;
         self.settings.probe &= self.probe.is_some();
@@ -96,7 +97,7 @@ impl Service {
             host,
             memory: Memory::new(now),
             malformed: Bucket::new(COMPLAINTS, now),
-            unsent: Bucket::new(COMPLAINTS, now),
+            complaints: Bucket::new(COMPLAINTS, now),
             waiting: BTreeMap::new(),
             sequence: 0,
         };
@@ -120,7 +121,10 @@ impl Service {
                         Counters::add(&work.counters.received);
                         work.packet(&packet[..len], Some(from), Instant::now());
                     }
-                    Err(error) => tracing::warn!(%error, "receiving DHCP requests"),
+                    Err(error) if work.complaints.take(Instant::now()) => {
+                        tracing::warn!(%error, "receiving DHCP requests");
+                    }
+                    Err(_) => {}
                 },
                 received = receive(client.as_ref(), &mut overheard) => match received {
                     Ok((len, from)) => work.overheard(&overheard[..len], from),
@@ -160,7 +164,7 @@ struct Work<'a> {
     host: Arc<dyn Host>,
     memory: Memory,
     malformed: Bucket,
-    unsent: Bucket,
+    complaints: Bucket,
     waiting: BTreeMap<(Instant, u64), Waiting>,
     sequence: u64,
 }
@@ -199,8 +203,11 @@ impl Work<'_> {
     }
 
     /// Something on the clients' port. It counts only if it is another server's: everything else there is
-    /// other people's.
+    /// other people's, and our own broadcasts come back by loopback.
     fn overheard(&mut self, bytes: &[u8], from: SocketAddr) {
+        if from == SocketAddr::from((self.host.site().server, self.ports.server)) {
+            return;
+        }
         let reply = Packet::decode(bytes).is_ok_and(|packet| packet.op == super::Opcode::BootReply);
         if reply {
             self.packet(bytes, Some(from), Instant::now());
@@ -265,7 +272,7 @@ impl Work<'_> {
             Ok(_) => Counters::add(&self.counters.sent),
             Err(error) => {
                 Counters::add(&self.counters.dropped);
-                if self.unsent.take(Instant::now()) {
+                if self.complaints.take(Instant::now()) {
                     tracing::warn!(%to, %error, "a DHCP reply could not be sent");
                 }
             }

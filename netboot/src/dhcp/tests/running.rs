@@ -55,6 +55,7 @@ impl Probe for Puppet {
 
 struct Running {
     server: SocketAddrV4,
+    clients: SocketAddrV4,
     node: tokio::net::UdpSocket,
     relay: tokio::net::UdpSocket,
     events: mpsc::UnboundedReceiver<Event>,
@@ -82,6 +83,8 @@ fn start() -> Running {
     let (server, node) = (here(HERE, 0), here(NODE, 0));
     let ports = Ports { server: port(&server), client: port(&node) };
     let relay = register(here(RELAY, ports.server));
+    let overhearing = here(HERE, 0);
+    let clients = SocketAddrV4::new(HERE, port(&overhearing));
     let mut site = site();
     site.server = HERE;
     site.netmask = Ipv4Addr::new(255, 0, 0, 0);
@@ -93,7 +96,7 @@ fn start() -> Running {
     let shutdown = CancellationToken::new();
     let at = SocketAddrV4::new(HERE, ports.server);
     let service = Service {
-        sockets: Sockets { server, client: None },
+        sockets: Sockets { server, client: Some(overhearing) },
         ports,
         settings: Settings::new(Mode::Authoritative),
         link: None,
@@ -101,7 +104,18 @@ fn start() -> Running {
         counters: counters.clone(),
     };
     let done = tokio::spawn(service.run(Arc::new(Ears { site: Arc::new(site), heard }), shutdown.clone()));
-    Running { server: at, node: register(node), relay, events, asked, claims, counters, shutdown, done }
+    Running {
+        server: at,
+        clients,
+        node: register(node),
+        relay,
+        events,
+        asked,
+        claims,
+        counters,
+        shutdown,
+        done,
+    }
 }
 
 async fn receive(socket: &tokio::net::UdpSocket) -> Vec<u8> {
@@ -173,6 +187,43 @@ async fn a_free_address_is_given_once_nobody_has_answered() {
         ("fenn", &[NODE][..]),
         "asked once for three packets"
     );
+    running.shutdown.cancel();
+    running.done.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn another_server_is_overheard_and_other_peoples_requests_are_not() {
+    let mut running = start();
+    let stray = [Ask { mac: PC_MAC, ..Ask::new(REQUEST) }.address(54, ROUTER).bytes(), b"junk".to_vec()];
+    for bytes in stray.iter().chain([&vector("offer-full-pi4")]) {
+        running.relay.send_to(bytes, running.clients).await.unwrap();
+    }
+    // The one event there is comes of the last packet.
+    let want = Event::ForeignServer { server: SERVER, mac: None };
+    assert_eq!(running.events.recv().await, Some(want));
+    assert!(running.events.try_recv().is_err());
+    assert_eq!(running.counters.sent.load(Ordering::Relaxed), 0);
+    running.shutdown.cancel();
+    running.done.await.unwrap().unwrap();
+}
+
+/// One that waits does not hold up the next.
+#[tokio::test]
+async fn a_pi_3_waits_and_nobody_else() {
+    let running = start();
+    let relayed = |name| {
+        let mut discover = vector(name);
+        discover[24..28].copy_from_slice(&RELAY.octets());
+        discover
+    };
+    let mut rom = relayed("discover-pi3b-rom");
+    rom[28..34].copy_from_slice(&FENN_MAC.0); // the node that has an address here
+    for discover in [rom, relayed("discover-pi4")] {
+        running.relay.send_to(&discover, running.server).await.unwrap();
+    }
+    let [first, second] = [receive(&running.relay).await, receive(&running.relay).await];
+    assert_eq!(reread(&first).xid(), 0xd383_a6ac);
+    assert_eq!(reread(&second).xid(), 0x26f3_0339);
     running.shutdown.cancel();
     running.done.await.unwrap().unwrap();
 }
