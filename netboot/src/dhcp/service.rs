@@ -279,3 +279,73 @@ impl Work<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Ask, DISCOVER, FENN, vector};
+    use super::*;
+    use crate::site::{Mac, Site};
+
+    struct Deaf(Arc<Site>);
+
+    impl Host for Deaf {
+        fn site(&self) -> Arc<Site> {
+            self.0.clone()
+        }
+        fn can_boot(&self, _: &str) -> bool {
+            true
+        }
+        fn event(&self, _: Event) {}
+    }
+
+    /// Nobody answers; the questions are counted.
+    struct Asked(Arc<AtomicU64>);
+
+    impl Probe for Asked {
+        fn ask(&mut self, _: Ipv4Addr) -> io::Result<()> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        fn poll_heard(&mut self, _: &mut std::task::Context<'_>) -> Poll<(Ipv4Addr, Mac)> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_under_one_node_leaves_room_for_the_others() {
+        let server = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (now, asked) = (Instant::now(), Arc::<AtomicU64>::default());
+        let mut work = Work {
+            server: &server,
+            ports: Ports::default(),
+            settings: Settings::new(super::super::Mode::Authoritative),
+            link: None,
+            probe: Some(Box::new(Asked(asked.clone()))),
+            counters: Arc::default(),
+            host: Arc::new(Deaf(Arc::new(super::super::tests::site()))),
+            memory: Memory::new(now),
+            malformed: Bucket::new(COMPLAINTS, now),
+            complaints: Bucket::new(COMPLAINTS, now),
+            waiting: BTreeMap::new(),
+            sequence: 0,
+        };
+        for xid in 0..5000 {
+            work.packet(&Ask { xid, ..Ask::new(DISCOVER) }.bytes(), None, now);
+        }
+        assert_eq!((work.waiting.len(), asked.load(Ordering::Relaxed)), (MOST_FOR_ONE, 1));
+        work.packet(&vector("discover-pi5"), None, now);
+        assert_eq!((work.waiting.len(), asked.load(Ordering::Relaxed)), (MOST_FOR_ONE + 1, 2));
+
+        work.due(now + PROBE_WINDOW - Duration::from_millis(1));
+        assert_eq!(work.waiting.len(), MOST_FOR_ONE + 1, "not yet");
+        work.due(now + PROBE_WINDOW);
+        assert!(work.waiting.is_empty());
+
+        // What waits is bounded, whatever waits.
+        let reply = Reply { to: To::Address(FENN), bytes: vec![], delay: Duration::ZERO };
+        for _ in 0..MOST_WAITING + 7 {
+            work.wait(now + Duration::from_secs(60), Waiting::Reply(reply.clone()));
+        }
+        assert_eq!(work.waiting.len(), MOST_WAITING);
+    }
+}
