@@ -4,7 +4,7 @@
 //! aggregate and less processor time a megabyte with ten.
 //!
 //! `cargo bench -p gt-netboot --bench tftp` needs `unshare` (for port 69 without privilege) and takes two
-//! minutes. Peers that cannot be had are named and left out. All servers read the same file from the page
+//! minutes; a part of a title behind `--` chooses some of the works. Peers that cannot be had are named and left out. All servers read the same file from the page
 //! cache; the servers take turns, and the best of the rounds counts, for noise only ever adds time.
 
 use std::fs::{self, File};
@@ -36,14 +36,18 @@ fn main() -> Result<()> {
         }
     }
     if std::env::var_os(INSIDE).is_none() {
+        let path = [std::env::var("PATH").unwrap_or_default(), tftpd_folder()].join(":");
         let status = Command::new("unshare")
-            .args(["-Urn", "sh", "-c", "ip link set lo up && exec \"$0\" --bench"])
+            .args(["-Urn", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""])
             .arg(std::env::current_exe()?)
+            .args(&args[1..])
             .env(INSIDE, "1")
+            .env("PATH", path)
             .status()?;
         return if status.success() { Ok(()) } else { Err("the run in a network namespace failed".into()) };
     }
-    compare()
+    let only = args.get(1).filter(|arg| !arg.starts_with('-')).map_or("", String::as_str);
+    compare(only)
 }
 
 /// One line of the table.
@@ -55,7 +59,8 @@ struct Work {
     len: usize,
 }
 
-fn compare() -> Result<()> {
+/// Does the works whose title has `only` in it.
+fn compare(only: &str) -> Result<()> {
     let root = Scratch::new()?;
     let bytes: Vec<u8> = (0..LEN).map(|i| (i ^ (i >> 9)) as u8).collect();
     fs::write(root.0.join("large"), &bytes)?;
@@ -69,12 +74,15 @@ fn compare() -> Result<()> {
     ];
     let servers = Server::all(&root.0);
     println!("{:<28} {:<10} {:>8} {:>16} {:>10}", "work", "server", "MB/s", "CPU s a 100 MB", "ours is");
-    for work in works {
+    for work in works.into_iter().filter(|work| work.title.contains(only)) {
         let run = |server: &Server| server.measure(|port| download(&work, port, &bytes[..work.len]));
         report(work.title, &servers, run)?;
     }
-    let curl = |server: &Server| server.measure(|port| curl(port, &bytes));
-    report("curl, blksize 1428", &servers, curl)
+    let title = "curl, blksize 1428";
+    if title.contains(only) {
+        report(title, &servers, |server| server.measure(|port| curl(port, &bytes)))?;
+    }
+    Ok(())
 }
 
 /// Seconds, and seconds of the server's processor time.
@@ -121,20 +129,18 @@ impl Server {
                 args: vec!["serve".into(), dir.to_string()],
             });
         }
-        match find_tftpd(root) {
+        match which("tftpd") {
             Some(program) => {
                 let args = format!("-i 127.0.0.1 -p 6901 -r -d {dir}");
                 let args = args.split(' ').map(String::from).collect();
                 all.push(Server { name: "tftpd", port: 6901, program, args });
             }
-            None => println!(
-                "not run: tftpd: not on PATH, and `cargo install tftpd --version 1.0.0` does not work"
-            ),
+            None => println!("not run: tftpd: not on PATH, and cargo cannot install it"),
         }
         match which("dnsmasq") {
             Some(program) => {
                 let args = format!(
-                    "--keep-in-foreground --conf-file=/dev/null --port=0 --pid-file= --user=root --group=root \
+                    "--no-daemon --conf-file=/dev/null --port=0 --pid-file= --user=root \
                      --listen-address=127.0.0.1 --bind-interfaces --enable-tftp --tftp-root={dir} --quiet-tftp"
                 );
                 let args = args.split(' ').map(String::from).collect();
@@ -191,9 +197,16 @@ fn which(name: &str) -> Option<PathBuf> {
     path.split(':').map(|dir| Path::new(dir).join(name)).find(|file| file.is_file())
 }
 
-/// The peer of the bar. The namespace has no network, so it must be at hand already.
-fn find_tftpd(_root: &Path) -> Option<PathBuf> {
-    which("tftpd")
+/// Gets the peer, while there is a network, unless it is here; kept beside cargo's other output.
+fn tftpd_folder() -> String {
+    let root = concat!(env!("CARGO_TARGET_TMPDIR"), "/tftpd-1.0.0");
+    if which("tftpd").is_none() && !Path::new(root).join("bin/tftpd").exists() {
+        // Without it the table says that it is missing.
+        let _ = Command::new("cargo")
+            .args(["install", "--quiet", "tftpd", "--version", "1.0.0", "--root", root])
+            .status();
+    }
+    format!("{root}/bin")
 }
 
 /// A refusal is an answer too.
