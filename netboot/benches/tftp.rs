@@ -30,10 +30,10 @@ const INSIDE: &str = "GT_BENCH_INSIDE";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
-    if let [_, verb, root] = &args[..] {
-        if verb == "serve" {
-            return serve(Path::new(root));
-        }
+    if let [_, verb, root] = &args[..]
+        && verb == "serve"
+    {
+        return serve(Path::new(root));
     }
     if std::env::var_os(INSIDE).is_none() {
         let path = [std::env::var("PATH").unwrap_or_default(), tftpd_folder()].join(":");

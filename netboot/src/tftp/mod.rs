@@ -156,3 +156,30 @@ pub fn fuzz(data: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What the fuzz target does, on inputs that get past the first checks.
+        #[test]
+        fn the_fuzz_targets_promises_hold(
+            len: u8, name in "[a-c./]{0,12}", options in "(tsize|blksize|windowsize|timeout)\u{0}[0-9]{1,5}\u{0}",
+            packets in proptest::collection::vec((0u8..7, 0u8..3, any::<u8>()), 0..200)
+        ) {
+            let request = format!("\0\u{1}{name}\0octet\0{options}");
+            let mut data = vec![len, request.len() as u8];
+            data.extend_from_slice(request.as_bytes());
+            for (opcode, high, low) in packets {
+                data.extend_from_slice(&[0, opcode, high, low, 0, 0, 0, 0]);
+            }
+            super::fuzz(&data);
+        }
+
+        #[test]
+        fn no_bytes_panic(data in proptest::collection::vec(any::<u8>(), 0..300)) {
+            super::fuzz(&data);
+        }
+    }
+}

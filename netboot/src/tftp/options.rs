@@ -59,10 +59,11 @@ impl Wishes {
         let mut wishes = Wishes { any: !options.is_empty(), ..Wishes::default() };
         for (name, value) in options.iter() {
             let kind = Kind::ALL.into_iter().find(|k| name.eq_ignore_ascii_case(k.name().as_bytes()));
-            if let (Some(kind), Some(number)) = (kind, decimal(value)) {
-                if !wishes.order.contains(&kind) && wishes.take(kind, number) {
-                    wishes.order.push(kind);
-                }
+            if let (Some(kind), Some(number)) = (kind, decimal(value))
+                && !wishes.order.contains(&kind)
+                && wishes.take(kind, number)
+            {
+                wishes.order.push(kind);
             }
         }
         wishes

@@ -253,7 +253,9 @@ mod tests {
 
     use super::*;
 
-    fn read(bytes: &[u8]) -> (Vec<u8>, Vec<u8>, Vec<(String, String)>) {
+    type Pairs = Vec<(String, String)>;
+
+    fn read(bytes: &[u8]) -> (Vec<u8>, Vec<u8>, Pairs) {
         let Ok(Packet::Read(request)) = Packet::parse(bytes) else { panic!("no RRQ: {bytes:?}") };
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
         let options = request.options.iter().map(|(n, v)| (text(n), text(v))).collect();
@@ -264,7 +266,7 @@ mod tests {
     #[test]
     fn requests_of_every_firmware_stage_are_read() {
         let pair = |n: &str, v: &str| (n.to_owned(), v.to_owned());
-        let cases: [(&[u8], &str, Vec<(String, String)>); 4] = [
+        let cases: [(&[u8], &str, Pairs); 4] = [
             (b"\0\x01bootcode.bin\0octet\0", "bootcode.bin", vec![]),
             (
                 b"\0\x0189ebb9b9/start.elf\0octet\0tsize\x000\0",

@@ -2,8 +2,23 @@
 //! Must not know: the well-known port, who may read what.
 //! Spec: none; the measurements below.
 //!
-//! Why a thread with an epoll of its own, and not tasks: lock step is one packet in, one packet out,
-//! so what counts is system calls and wake-ups a block. See `benches/tftp.rs` for the figures.
+//! Lock step is one packet in, one packet out, so what counts is system calls and wake-ups a block. A task
+//! on tokio pays recv, send, a recv that finds nothing, and a wait, each block; here the epoll is
+//! level-triggered, so the empty recv falls away, and with ten clients one wait serves several. A
+//! blocking thread for each transfer, as in the crate `tftpd`, saves the wait too, but switches threads each
+//! block. Ten clients, 100 MB in all, blksize 1468, two cores that others used too, the better of two runs of
+//! `benches/tftp.rs`:
+//!
+//! | | MB/s | processor seconds |
+//! |---|---|---|
+//! | this, one worker | 128 | 0.36 |
+//! | this, two workers | 130 | 0.44 |
+//! | `tftpd` 1.0, a thread each | 91 | 0.62 |
+//! | dnsmasq 2.90, one poll loop | 121 | 0.43 |
+//!
+//! 0.36 s are 5 µs a block, nearly all of it the kernel's. Connected sockets were tried (0.32 and 0.37 s) and
+//! left: the kernel then answers foreign ports by itself, and ERROR 5 is lost. A wait without a timeout was
+//! tried too and changed nothing that could be told from noise.
 
 use std::collections::HashMap;
 use std::io;
@@ -122,10 +137,10 @@ impl Worker {
             if self.next_check.is_some_and(|at| at <= now) {
                 self.check_deadlines(now);
             }
-            if let Some(until) = self.drain_until {
-                if self.live.is_empty() || until <= now {
-                    return self.abort_all();
-                }
+            if let Some(until) = self.drain_until
+                && (self.live.is_empty() || until <= now)
+            {
+                return self.abort_all();
             }
             ready.clear();
             let wait = self.next_check.into_iter().chain(self.drain_until).min().map(|at| timespec(at - now));
@@ -233,11 +248,11 @@ impl Worker {
         self.next_check = None;
         let ids: Vec<Id> = self.live.keys().copied().collect();
         for id in ids {
-            if let Some(live) = self.live.get_mut(&id) {
-                if live.deadline().is_some() {
-                    let flow = live.tick(&mut self.buffers, now);
-                    self.follow(id, flow);
-                }
+            if let Some(live) = self.live.get_mut(&id)
+                && live.deadline().is_some()
+            {
+                let flow = live.tick(&mut self.buffers, now);
+                self.follow(id, flow);
             }
         }
     }
