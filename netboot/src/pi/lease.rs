@@ -202,7 +202,7 @@ pub fn negotiate(
         sent += 1;
         let until = (started + window).min(Instant::now() + resend);
         while let Some(wait) = until.checked_duration_since(Instant::now()).filter(|w| !w.is_zero()) {
-            let Some(answer) = wire.receive(wait)? else { break };
+            let Some(answer) = wire.receive(wait)? else { continue };
             let Some(reply) = Reply::read(&answer.payload, board.xid(random), board.mac) else { continue };
             let step = known.hear(board, &reply);
             heard.push(Heard { at: started.elapsed(), from: answer.from, card: answer.card, reply });

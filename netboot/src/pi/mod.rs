@@ -20,7 +20,7 @@ pub mod tftp_client;
 pub mod wire;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::time::Duration;
 

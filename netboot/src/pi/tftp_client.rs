@@ -448,7 +448,11 @@ mod tests {
     }
 
     fn client(server: &Server) -> Client {
-        let mut client = Client::new(Ipv4Addr::LOCALHOST, server.address(), Pace::faster(20), 40_000);
+        paced(server, Pace::REAL)
+    }
+
+    fn paced(server: &Server, pace: Pace) -> Client {
+        let mut client = Client::new(Ipv4Addr::LOCALHOST, server.address(), pace, 40_000);
         client.style = Style::bootloader(Model::Pi4);
         client
     }
@@ -489,9 +493,10 @@ mod tests {
     #[test]
     fn a_lost_answer_is_asked_for_again_from_the_same_port() {
         let server = Server::start([("a".to_owned(), bytes(3000))], Fault::IgnoreFirstRequest);
-        let got = client(&server).fetch("a").unwrap();
-        assert_eq!((got.requests, got.answer), (2, Answer::Content(bytes(3000))));
-        assert_eq!(server.requests().iter().map(|(_, port)| *port).collect::<Vec<_>>(), [got.port; 2]);
+        let got = paced(&server, Pace::faster(20)).fetch("a").unwrap();
+        assert_eq!(got.answer, Answer::Content(bytes(3000)));
+        assert!(got.requests >= 2);
+        assert!(server.requests().iter().all(|(_, port)| *port == got.port));
     }
 
     #[test]
@@ -534,7 +539,7 @@ mod tests {
             (Fault::StopAfterOne, Answer::TimedOut { bytes: 1468 }),
         ] {
             let server = Server::start([("a".to_owned(), bytes(4000))], fault);
-            assert_eq!(client(&server).fetch("a").unwrap().answer, want);
+            assert_eq!(paced(&server, Pace::faster(20)).fetch("a").unwrap().answer, want);
         }
         let server = Server::start([("a".to_owned(), bytes(4000))], Fault::NoOack);
         let got = client(&server).fetch("a").unwrap();

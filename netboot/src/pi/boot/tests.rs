@@ -36,7 +36,7 @@ const PI4: &[&str] = &[
 
 fn run(board: &Board, files: Files, mischief: Mischief) -> (Boot, Server) {
     let server = Server::start(files, mischief);
-    let setup = Setup { pace: Pace::faster(20), tftp_port: server.address().port(), ..Setup::default() };
+    let setup = Setup { tftp_port: server.address().port(), ..Setup::default() };
     (load(board, HERE, &setup, HERE), server)
 }
 
@@ -182,7 +182,7 @@ fn a_pi_5_needs_a_device_tree_of_its_own() {
 }
 
 /// A boot with DHCP over plain UDP.
-fn with_dhcp(model: Model, delay: Duration) -> Boot {
+fn with_dhcp(model: Model, delay: Duration, pace: Pace) -> Boot {
     let mut tree = files("5b154510/", PI4, &[("config.txt", "")]);
     tree.extend(files("5b154510/", &["start.elf", "fixup.dat", "bcm2710-rpi-3-b.dtb", "kernel7.img"], &[]));
     tree.extend(files("", &["bootcode.bin"], &[]));
@@ -190,7 +190,7 @@ fn with_dhcp(model: Model, delay: Duration) -> Boot {
     let board = board(model);
     let dhcp = dhcp_server(&board, HERE, delay);
     let mut wire = UdpWire::new(UdpSocket::bind((HERE, 0)).unwrap(), dhcp.address());
-    let setup = Setup { pace: Pace::faster(20), tftp_port: server.address().port(), ..Setup::default() };
+    let setup = Setup { pace, tftp_port: server.address().port(), ..Setup::default() };
     boot(&board, &mut wire, &setup, |lease| {
         assert_eq!(lease.address, Ipv4Addr::new(10, 4, 0, 21));
         Ok(HERE)
@@ -199,7 +199,7 @@ fn with_dhcp(model: Model, delay: Duration) -> Boot {
 
 #[test]
 fn dhcp_and_files_together() {
-    let boot = with_dhcp(Model::Pi4, Duration::ZERO);
+    let boot = with_dhcp(Model::Pi4, Duration::ZERO, Pace::REAL);
     let lease = boot.lease.as_ref().unwrap();
     assert_eq!((lease.tftp, lease.sent, boot.heard.len()), (HERE, 2, 2));
     assert!(boot.requests[0].at >= lease.took, "times count from the DISCOVER");
@@ -208,10 +208,10 @@ fn dhcp_and_files_together() {
 
 #[test]
 fn the_rom_of_a_pi_3b_locks_when_all_comes_at_once() {
-    let boot = with_dhcp(Model::Pi3b, Duration::ZERO);
+    let boot = with_dhcp(Model::Pi3b, Duration::ZERO, Pace::REAL);
     assert!(matches!(boot.result, Err(Fault::RomLocked { .. })), "{:?}", boot.result);
     // One second of the ROM's, at the pace of this test.
-    let slow = with_dhcp(Model::Pi3b, Duration::from_millis(60));
+    let slow = with_dhcp(Model::Pi3b, Duration::from_millis(60), Pace::faster(20));
     assert_eq!(loaded(slow).kernel.name, "5b154510/kernel7.img");
 }
 
