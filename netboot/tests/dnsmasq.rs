@@ -6,6 +6,8 @@
 //! frames really cross a veth pair. Without such namespaces it says so, and fails if
 //! `GT_IMAGE_REQUIRE` lists `netns`.
 
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is the assertion")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -76,12 +78,12 @@ fn inside() {
     for model in [Model::Pi4, Model::Pi4Old, Model::Pi3bPlus, Model::Pi5] {
         // `Raspberry Pi Boot` and three spaces, which a Pi 3B wants.
         let server = Dnsmasq::start(&network, &folder.0, &["--pxe-service=0,Raspberry Pi Boot   "]);
-        let boot = network.boot(model);
+        let boot = network.boot(model, Pace::REAL);
         check(model, &boot);
         drop(server);
     }
     let server = Dnsmasq::start(&network, &folder.0, &[]);
-    let boot = network.boot(Model::Pi4);
+    let boot = network.boot(Model::Pi4, Pace::faster(20));
     assert!(matches!(boot.result, Err(Fault::Lease(LeaseError::NoBootText))), "{:?}", boot.result);
     assert_eq!(boot.heard[0].reply.yiaddr, Some(NODE), "dnsmasq offered an address, and a Pi wants more");
     drop(server);
@@ -180,6 +182,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).ok();
+        fs::remove_file(self.0.with_extension("log")).ok();
     }
 }
 
@@ -229,7 +232,7 @@ impl Network {
         move_into_link_name_space(self.here.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
     }
 
-    fn boot(&self, model: Model) -> Boot {
+    fn boot(&self, model: Model, pace: Pace) -> Boot {
         self.enter_pi();
         ip("address flush dev pi");
         let board = pi(model);
@@ -239,7 +242,7 @@ impl Network {
             ip(&format!("address add {}/{} dev pi", lease.address, u32::from(mask).count_ones()));
             Ok(lease.address)
         };
-        let setup = Setup { pace: Pace::faster(4), ..Setup::default() };
+        let setup = Setup { pace, ..Setup::default() };
         let boot = boot(&board, &mut wire, &setup, configure);
         self.leave_pi();
         boot
@@ -265,11 +268,10 @@ impl Dnsmasq {
     fn start(network: &Network, folder: &Path, more: &[&str]) -> Dnsmasq {
         network.leave_pi();
         let arguments = [
-            "--keep-in-foreground".to_owned(),
+            // In the foreground, and as who it is: in this namespace there is nobody to change to.
+            "--no-daemon".to_owned(),
             "--conf-file=/dev/null".to_owned(),
             "--port=0".to_owned(),
-            "--user=root".to_owned(),
-            "--group=root".to_owned(),
             "--pid-file=".to_owned(),
             "--interface=server".to_owned(),
             "--bind-interfaces".to_owned(),
@@ -281,12 +283,18 @@ impl Dnsmasq {
             "--log-facility=-".to_owned(),
         ];
         fs::remove_file(folder.join("leases")).ok();
-        let child = Command::new("dnsmasq").args(arguments).args(more).stderr(Stdio::null()).spawn().unwrap();
+        let log = folder.with_extension("log");
+        let stderr = fs::File::create(&log).unwrap();
+        let child = Command::new("dnsmasq").args(arguments).args(more).stderr(stderr).spawn().unwrap();
         let dnsmasq = Dnsmasq(child);
         // It is ready when TFTP's port is bound, which it does last.
         let deadline = Instant::now() + Duration::from_secs(10);
         while !fs::read_to_string("/proc/thread-self/net/udp").unwrap().contains(":0045 ") {
-            assert!(Instant::now() < deadline, "dnsmasq did not start");
+            assert!(
+                Instant::now() < deadline,
+                "dnsmasq did not start: {}",
+                fs::read_to_string(&log).unwrap()
+            );
             std::thread::park_timeout(Duration::from_millis(20));
         }
         dnsmasq

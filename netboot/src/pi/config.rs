@@ -9,8 +9,8 @@ use super::{Board, Model};
 pub const READ_AT_MOST: usize = 4096;
 /// What is longer is cut ("The config.txt file": the line length limit is 98 characters).
 const LINE_AT_MOST: usize = 98;
-/// Deeper includes are a circle.
-const INCLUDES_AT_MOST: usize = 8;
+/// Of one `config.txt`, at all depths together: a file that includes itself twice would double at each.
+const INCLUDES_AT_MOST: u32 = 32;
 
 /// What `config.txt` says to this board.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +26,8 @@ impl Config {
     /// Reads a `config.txt` for `board`; `include` gives the text of a file that it names, if there is one.
     pub fn read(text: &[u8], board: &Board, include: &mut dyn FnMut(&str) -> Option<Vec<u8>>) -> Config {
         let mut config = Config::default();
-        config.read_at(text, board, include, 0);
+        let mut left = INCLUDES_AT_MOST;
+        config.read_at(text, board, include, &mut left);
         config
     }
 
@@ -35,7 +36,7 @@ impl Config {
         text: &[u8],
         board: &Board,
         include: &mut dyn FnMut(&str) -> Option<Vec<u8>>,
-        depth: usize,
+        left: &mut u32,
     ) {
         let text = &text[..text.len().min(READ_AT_MOST)];
         let mut filter = Filter::default();
@@ -46,9 +47,10 @@ impl Config {
                 filter.set(name, board);
             } else if filter.is_open() {
                 match line.strip_prefix("include ") {
-                    Some(name) if depth < INCLUDES_AT_MOST => {
+                    Some(name) if *left > 0 => {
+                        *left -= 1;
                         if let Some(text) = include(name.trim()) {
-                            self.read_at(&text, board, include, depth + 1);
+                            self.read_at(&text, board, include, left);
                         }
                     }
                     _ => self.read_line(line),
@@ -271,7 +273,7 @@ mod tests {
         let mut count = 0;
         Config::read(b"include me", &board(Model::Pi4), &mut |_| {
             count += 1;
-            Some(b"include me".to_vec())
+            Some(b"include me\ninclude me\n".to_vec())
         });
         assert_eq!(count, INCLUDES_AT_MOST, "a circle ends");
     }
