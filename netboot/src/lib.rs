@@ -8,6 +8,7 @@
 
 pub mod content;
 pub mod dhcp;
+pub mod doctor;
 pub mod nfs;
 pub mod pi;
 pub mod rpc;
