@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
-use crate::support::qemu::{BOOT, Boot, Machine};
+use crate::support::qemu::{BOOT, Boot, Machine, Network};
 use crate::support::site::sha256;
 use crate::support::{Tier, gt_image, ok, repository, run, trial};
 
@@ -50,13 +50,13 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// The site all tests share: built once, raw.
-struct Fenn {
-    dir: PathBuf,
-    identity: PathBuf,
+pub struct Fenn {
+    pub dir: PathBuf,
+    pub identity: PathBuf,
 }
 
 impl Fenn {
-    fn get() -> &'static Fenn {
+    pub fn get() -> &'static Fenn {
         static FENN: OnceLock<Fenn> = OnceLock::new();
         FENN.get_or_init(|| {
             // Kept between runs: a second run of the tests builds in seconds.
@@ -183,8 +183,15 @@ fn boots() {
     run("cp", ["--sparse=always", fenn.out("disk.img").to_str().unwrap(), disk.to_str().unwrap()]);
     let cmdline = fs::read_to_string(at("cmdline")).unwrap();
     let (kernel, initramfs, console) = (at("kernel"), at("initramfs"), at("console.log"));
-    let boot =
-        Boot { disk: &disk, kernel: &kernel, initramfs: &initramfs, cmdline: &cmdline, console: &console };
+    let boot = Boot {
+        disk: Some(&disk),
+        memory: 1024,
+        network: Network::User,
+        kernel: &kernel,
+        initramfs: &initramfs,
+        cmdline: &cmdline,
+        console: &console,
+    };
     let mut machine = Machine::start(&boot);
     machine.wait_for("login:", BOOT);
     let ask =
@@ -265,7 +272,7 @@ fn rootless() {
 }
 
 /// Another site with the same inputs.
-fn second(fenn: &Fenn, name: &str) -> PathBuf {
+pub fn second(fenn: &Fenn, name: &str) -> PathBuf {
     let other = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     run("rm", ["-rf", other.to_str().unwrap()]);
     fs::create_dir_all(&other).unwrap();

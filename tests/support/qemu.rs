@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use super::net::Net;
 use super::which;
 
 /// How long a boot may take here: 50 s on a quiet machine of two cores, and CI is not quiet.
@@ -19,14 +20,34 @@ pub const BOOT: Duration = Duration::from_secs(420);
 pub struct Machine {
     child: Child,
     console: PathBuf,
-    /// The host's port that leads to the node's SSH server.
-    pub ssh_port: u16,
+    /// How its SSH server is reached.
+    ssh: Ssh,
+}
+
+/// How a node is reached over SSH.
+enum Ssh {
+    /// By a port of this host.
+    Port(u16),
+    /// From a network namespace, by its address: the command up to `ssh`, and the address.
+    From(Vec<String>, String),
+}
+
+/// How a machine is connected.
+pub enum Network<'a> {
+    /// To this host alone, by QEMU's own user-mode network.
+    User,
+    /// To the switch of a test's network, with this card and this address.
+    Tap { net: &'a Net, mac: &'a str, address: &'a str },
 }
 
 /// What a machine starts from.
 pub struct Boot<'a> {
-    /// A raw disk image; written to.
-    pub disk: &'a Path,
+    /// A raw disk image, if it has one; written to.
+    pub disk: Option<&'a Path>,
+    /// MiB of memory.
+    pub memory: u32,
+    /// Its network.
+    pub network: Network<'a>,
     pub kernel: &'a Path,
     pub initramfs: &'a Path,
     /// The node's own command line; the console of this machine is added.
@@ -37,14 +58,31 @@ pub struct Boot<'a> {
 
 impl Machine {
     pub fn start(boot: &Boot) -> Machine {
-        // Asked for and given back: the only way to learn a free port. QEMU takes it at once.
-        let ssh_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         // The Pi's own consoles do not exist here, and the last `console=` is where init speaks.
         let cmdline: Vec<&str> =
             boot.cmdline.split_whitespace().filter(|w| !w.starts_with("console=")).collect();
         let log = File::create(boot.console).unwrap();
-        let child = Command::new(which("qemu-system-aarch64").expect("checked by the tier"))
-            .args(["-machine", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024"])
+        let qemu = which("qemu-system-aarch64").expect("checked by the tier");
+        let (mut command, netdev, ssh) = match &boot.network {
+            Network::User => {
+                // Asked for and given back: the only way to learn a free port. QEMU takes it at once.
+                let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+                let netdev = format!("user,id=n,hostfwd=tcp:127.0.0.1:{port}-:22");
+                (Command::new(qemu), netdev, Ssh::Port(port))
+            }
+            Network::Tap { net, address, .. } => {
+                let command = net.command("ssh");
+                let words = command.get_args().map(|word| word.to_str().unwrap().to_owned()).collect();
+                let netdev = "tap,id=n,ifname=tap0,script=no,downscript=no".to_owned();
+                (net.command(qemu.to_str().unwrap()), netdev, Ssh::From(words, (*address).to_owned()))
+            }
+        };
+        let card = match boot.network {
+            Network::Tap { mac, .. } => format!("virtio-net-pci,netdev=n,mac={mac}"),
+            Network::User => "virtio-net-pci,netdev=n".to_owned(),
+        };
+        command
+            .args(["-machine", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", &boot.memory.to_string()])
             .args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot"])
             .arg("-kernel")
             .arg(boot.kernel)
@@ -52,18 +90,14 @@ impl Machine {
             .arg(boot.initramfs)
             .arg("-append")
             .arg(format!("{} console=ttyAMA0", cmdline.join(" ")))
-            .arg("-drive")
-            .arg(format!("if=none,id=d,format=raw,cache=unsafe,file={}", boot.disk.display()))
-            .args(["-device", "virtio-blk-pci,drive=d"])
-            .arg("-netdev")
-            .arg(format!("user,id=n,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"))
-            .args(["-device", "virtio-net-pci,netdev=n", "-device", "virtio-rng-pci"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Machine { child, console: boot.console.to_owned(), ssh_port }
+            .args(["-netdev", &netdev, "-device", &card, "-device", "virtio-rng-pci"]);
+        if let Some(disk) = boot.disk {
+            let drive = format!("if=none,id=d,format=raw,cache=unsafe,file={}", disk.display());
+            command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=d"]);
+        }
+        let child =
+            command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        Machine { child, console: boot.console.to_owned(), ssh }
     }
 
     /// All that the console has shown so far.
@@ -95,7 +129,18 @@ impl Machine {
 
     /// Runs a command on the node as root. The host key must be the one that `known_hosts` has.
     pub fn ssh(&self, identity: &Path, known_hosts: &Path, node: &str, command: &str) -> Output {
-        Command::new(which("ssh").expect("openssh-client is installed"))
+        let (mut program, target, port) = match &self.ssh {
+            Ssh::Port(port) => {
+                let ssh = which("ssh").expect("openssh-client is installed");
+                (Command::new(ssh), "root@127.0.0.1".to_owned(), *port)
+            }
+            Ssh::From(words, address) => {
+                let mut program = Command::new(which("ip").expect("checked by the tier"));
+                program.args(words);
+                (program, format!("root@{address}"), 22)
+            }
+        };
+        program
             .args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"])
             .args(["-o", "ConnectTimeout=20", "-o", "IdentitiesOnly=yes"])
             .arg("-o")
@@ -104,7 +149,7 @@ impl Machine {
             .arg(format!("HostKeyAlias={node}"))
             .arg("-i")
             .arg(identity)
-            .args(["-p", &self.ssh_port.to_string(), "root@127.0.0.1", command])
+            .args(["-p", &port.to_string(), &target, command])
             .output()
             .unwrap()
     }

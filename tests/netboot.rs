@@ -1,0 +1,316 @@
+//! The whole way: simulated firmware fetches what a Pi would, the kernel in QEMU boots exactly those
+//! bytes, mounts its root over NFS, comes up, is written to, reboots, and is pristine again.
+//! Must not know: how anything is served. Spec: design.md sections 9, 10 and 13.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use gt_netboot::pi::boot::{Boot as Played, Loaded, Setup, boot};
+use gt_netboot::pi::wire::PacketWire;
+use gt_netboot::pi::{Board, Model};
+use gt_netboot::site::{Mac, Serial};
+use libtest_mimic::Trial;
+
+use crate::fenn::{Fenn, second};
+use crate::support::net::{Net, SERVER};
+use crate::support::qemu::{BOOT, Boot, Machine, Network};
+use crate::support::{Tier, gt_image, ok, run, trial};
+
+const WHOLE: &[Tier] = &[Tier::Archive, Tier::Root, Tier::Qemu, Tier::Judge(&["ip", "ssh", "getcap"])];
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("netboot::a_node_is_reborn_over_nfs", WHOLE, reborn),
+        trial("netboot::a_node_in_memory_outlives_its_server", WHOLE, outlives),
+    ]
+}
+
+/// A node of the description as the tests play it.
+struct Node {
+    name: &'static str,
+    mac: &'static str,
+    serial: u32,
+    address: &'static str,
+}
+
+const FENN: Node = Node { name: "fenn", mac: "d8:3a:dd:89:ef:61", serial: 0xd2a7_ebcf, address: "10.4.0.15" };
+
+impl Node {
+    fn board(&self) -> Board {
+        let octets: Vec<u8> = self.mac.split(':').map(|o| u8::from_str_radix(o, 16).unwrap()).collect();
+        Board::new(Model::Pi4, Mac(octets.try_into().unwrap()), Serial(self.serial))
+    }
+}
+
+/// A site with a store of its own, beginning as the one that all tests of fenn share.
+struct Site {
+    dir: PathBuf,
+    identity: PathBuf,
+}
+
+impl Site {
+    fn new(name: &str) -> Site {
+        let fenn = Fenn::get();
+        let dir = second(fenn, name);
+        // Objects never change and all else is replaced whole, so hard links will do.
+        let store = fenn.dir.join("images/store");
+        run("cp", ["-al", store.to_str().unwrap(), dir.join("images").to_str().unwrap()]);
+        run("rm", ["-rf", dir.join("images/store/serve").to_str().unwrap()]);
+        Site { dir, identity: fenn.identity.clone() }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = gt_image();
+        let cache = crate::support::repository().join("images/cache");
+        command.current_dir(&self.dir).arg("--cache").arg(cache).args(args);
+        command
+    }
+
+    fn build(&self) {
+        ok(&mut self.command(&["build", "--node", "fenn", "--no-image", "--keep-going"]));
+    }
+
+    /// Changes a line of `cluster.toml`.
+    fn edit(&self, change: impl FnOnce(&mut toml::Table)) {
+        let file = self.dir.join("cluster.toml");
+        let mut cluster: toml::Table = fs::read_to_string(&file).unwrap().parse().unwrap();
+        change(&mut cluster);
+        fs::write(file, toml::to_string(&cluster).unwrap()).unwrap();
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// `gt-image serve` on the switch of a network.
+struct Server {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Server {
+    fn start(net: &Net, site: &Site) -> Server {
+        let log = site.dir.join("serve.log");
+        let errors = fs::File::options().create(true).append(true).open(&log).unwrap();
+        let mut child = net
+            .command(env!("CARGO_BIN_EXE_gt-image"))
+            .current_dir(&site.dir)
+            .args(["serve", "--interface", "br0", "--address", SERVER, "--dhcp", "authoritative"])
+            .arg("--allow-incomplete")
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("ready "), "{line:?}\n{}", fs::read_to_string(&log).unwrap());
+        Server { child, log }
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// As `kill -9` or a power cut of the server.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the server's status says of a node.
+fn status(net: &Net, site: &Site, node: &Node) -> serde_json::Value {
+    let mut command = net.command(env!("CARGO_BIN_EXE_gt-image"));
+    command.current_dir(&site.dir).args(["status", "--json", "--server"]);
+    let text = ok(command.arg(format!("http://{SERVER}:8080")));
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let nodes = status["nodes"].as_array().unwrap();
+    nodes.iter().find(|n| n["name"] == node.name).unwrap().clone()
+}
+
+/// Waits until the newest boot is as wanted.
+fn wait_for_boot(
+    net: &Net,
+    site: &Site,
+    node: &Node,
+    wanted: impl Fn(&serde_json::Value) -> bool,
+) -> serde_json::Value {
+    let begun = Instant::now();
+    loop {
+        let found = status(net, site, node);
+        if wanted(&found["boots"][0]) {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "{found:#}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Plays the firmware; gives the boot as it went and what a kernel gets.
+fn power_on(net: &Net, node: &Node, server: &Server) -> (Played, Loaded) {
+    net.plug(true);
+    let board = node.board();
+    let mut played = net.on_the_card(|| {
+        let mut wire = PacketWire::open("eth0", board.mac).unwrap();
+        boot(&board, &mut wire, &Setup::default(), |lease| {
+            net.configure(&lease.address.to_string());
+            Ok(lease.address)
+        })
+    });
+    net.plug(false);
+    let result =
+        std::mem::replace(&mut played.result, Err(gt_netboot::pi::boot::Fault::NoKernel(Vec::new())));
+    let loaded = result.unwrap_or_else(|e| panic!("{e}: {:#?}\n{}", played.requests, server.text()));
+    (played, loaded)
+}
+
+/// Starts the machine with exactly the bytes that the firmware has.
+fn start(net: &Net, site: &Site, node: &Node, loaded: &Loaded, memory: u32) -> Machine {
+    let at = |name: &str| site.dir.join(name);
+    fs::write(at("kernel"), &loaded.kernel.bytes).unwrap();
+    fs::write(at("initramfs"), &loaded.initramfs.as_ref().unwrap().bytes).unwrap();
+    let cmdline = String::from_utf8(loaded.cmdline.as_ref().unwrap().bytes.clone()).unwrap();
+    let (kernel, initramfs, console) = (at("kernel"), at("initramfs"), at("console.log"));
+    let mut machine = Machine::start(&Boot {
+        disk: None,
+        memory,
+        network: Network::Tap { net, mac: node.mac, address: node.address },
+        kernel: &kernel,
+        initramfs: &initramfs,
+        cmdline: &cmdline,
+        console: &console,
+    });
+    machine.wait_for("login:", BOOT);
+    machine
+}
+
+fn known_hosts(site: &Site) -> PathBuf {
+    let path = site.dir.join("known_hosts");
+    fs::write(&path, ok(&mut site.command(&["known-hosts"]))).unwrap();
+    path
+}
+
+fn reboot(machine: &mut Machine, ask: impl Fn(&mut Machine, &str) -> String) {
+    ask(machine, "systemd-run --on-active=1 systemctl reboot");
+    machine.wait_for_end(Duration::from_secs(240));
+}
+
+fn reborn() {
+    let site = Site::new("netboot");
+    site.build();
+    let known_hosts = known_hosts(&site);
+    let net = Net::new("nfs", FENN.mac);
+    let server = Server::start(&net, &site);
+    let (played, loaded) = power_on(&net, &FENN, &server);
+    assert!(played.bytes() <= 20_000_000, "{} bytes by TFTP: {:#?}", played.bytes(), played.requests);
+    assert!(played.requests.iter().all(|r| r.duplicates == 0), "{:#?}", played.requests);
+
+    let mut machine = start(&net, &site, &FENN, &loaded, 2048);
+    let ask = |machine: &mut Machine, command: &str| {
+        machine.ssh_ok(&site.identity, &known_hosts, FENN.name, command)
+    };
+    let checks = ask(&mut machine, "/usr/lib/gt/check 2>&1 || true");
+    assert!(checks.contains(" 0 failed"), "{checks}\n--- console:\n{}", machine.text());
+    assert_eq!(ask(&mut machine, "systemctl --failed --no-legend --plain").trim(), "", "failed units");
+    assert_eq!(ask(&mut machine, "hostname").trim(), "fenn");
+    assert_eq!(ask(&mut machine, "findmnt -no FSTYPE /").trim(), "overlay");
+    let capabilities = ask(&mut machine, "getcap -r / 2>/dev/null | sort");
+    assert_eq!(capabilities, capabilities_of(&site), "file capabilities are those of the tree");
+    let first = wait_for_boot(&net, &site, &FENN, |boot| boot["outcome"] == "login");
+    ask(&mut machine, "echo gone > /etc/written && sync");
+
+    // Another generation and another life of the server leave a running node alone.
+    let motd = site.dir.join("overlays/motd/files/etc/motd");
+    let text = fs::read_to_string(&motd).unwrap();
+    fs::write(&motd, format!("{text}second generation\n")).unwrap();
+    site.build();
+    server.kill();
+    let server = Server::start(&net, &site);
+    let seen = ask(
+        &mut machine,
+        "echo 3 > /proc/sys/vm/drop_caches; cat /etc/motd /etc/written; ls -R /usr/share | wc -l",
+    );
+    assert!(seen.contains("gone") && !seen.contains("second generation"), "{seen}\n{}", server.text());
+    assert_eq!(status(&net, &site, &FENN)["pinned"], first["pinned"]);
+    reboot(&mut machine, ask);
+
+    let (_, loaded) = power_on(&net, &FENN, &server);
+    let mut machine = start(&net, &site, &FENN, &loaded, 2048);
+    let seen = ask(&mut machine, "test -e /etc/written && echo there || echo reborn; cat /etc/motd");
+    assert!(seen.contains("reborn") && seen.contains("second generation"), "{seen}");
+    let second = wait_for_boot(&net, &site, &FENN, |boot| boot["outcome"] == "login");
+    assert_ne!(second["pinned"], first["pinned"]);
+    assert!(second["boots"].as_array().unwrap().len() == 2, "{second:#}");
+
+    ok(&mut site.command(&["rollback", "--node", "fenn"]));
+    reboot(&mut machine, ask);
+    power_on(&net, &FENN, &server);
+    let third = status(&net, &site, &FENN);
+    assert_eq!(third["pinned"], first["pinned"], "{third:#}");
+}
+
+/// `getcap -r /` as the tree's attributes tell it.
+fn capabilities_of(site: &Site) -> String {
+    let tar = site.dir.join("root.tar");
+    ok(site.command(&["export", "--node", "fenn", "--tar"]).arg(&tar));
+    let root = site.dir.join("root");
+    fs::create_dir_all(&root).unwrap();
+    let flags = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", tar.to_str().unwrap()];
+    run("tar", ["-C", root.to_str().unwrap()].into_iter().chain(flags));
+    let found = run("getcap", ["-r", root.to_str().unwrap()]);
+    let mut lines: Vec<String> =
+        found.lines().map(|line| format!("{}\n", line.replacen(root.to_str().unwrap(), "", 1))).collect();
+    lines.sort();
+    assert!(!lines.is_empty(), "the tree has file capabilities to be lost");
+    remove(&root);
+    remove(&tar);
+    lines.concat()
+}
+
+fn remove(path: &Path) {
+    run("rm", ["-rf", path.to_str().unwrap()]);
+}
+
+fn outlives() {
+    let site = Site::new("netboot-ram");
+    site.edit(|cluster| {
+        let nodes = cluster["node"].as_array_mut().unwrap();
+        let fenn = nodes.iter_mut().find(|n| n["name"].as_str() == Some("fenn")).unwrap();
+        fenn.as_table_mut().unwrap().insert("root".into(), "ram".into());
+    });
+    site.build();
+    let known_hosts = known_hosts(&site);
+    let net = Net::new("ram", FENN.mac);
+    let server = Server::start(&net, &site);
+    let (_, loaded) = power_on(&net, &FENN, &server);
+    let mut machine = start(&net, &site, &FENN, &loaded, 3072);
+    wait_for_boot(&net, &site, &FENN, |boot| boot["outcome"] == "login");
+    server.kill();
+    let ask = |machine: &mut Machine, command: &str| {
+        machine.ssh_ok(&site.identity, &known_hosts, FENN.name, command)
+    };
+    let seen = ask(
+        &mut machine,
+        "echo 3 > /proc/sys/vm/drop_caches; ls -R /usr | wc -l; systemctl --failed --no-legend --plain | wc -l",
+    );
+    let numbers: Vec<u64> = seen.split_whitespace().map(|n| n.parse().unwrap()).collect();
+    assert!(numbers[0] > 10_000 && numbers[1] == 0, "{seen}");
+    let capabilities = ask(&mut machine, "getcap -r / 2>/dev/null | sort");
+    assert_eq!(capabilities, capabilities_of(&site));
+    reboot(&mut machine, ask);
+}
