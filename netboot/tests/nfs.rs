@@ -6,7 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is the assertion")]
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 const NFS: u32 = 100_003;
 const MOUNT: u32 = 100_005;
 const PORTMAP: u32 = 100_000;
-const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const FREE: Ports = Ports { nfs: 0, mount: 0, portmap: 0 };
 
 struct OneNode {
     site: Arc<Site>,
@@ -91,12 +91,12 @@ struct Served {
 
 impl Served {
     fn new(export: Arc<MemoryExport>) -> Served {
-        Served::with(export, HighPorts::Trusted)
+        Served::with(export, HighPorts::Trusted, FREE)
     }
 
-    fn with(export: Arc<MemoryExport>, high_ports: HighPorts) -> Served {
+    fn with(export: Arc<MemoryExport>, high_ports: HighPorts, wanted: Ports) -> Served {
         let runtime = Runtime::new().unwrap();
-        let (sockets, ports) = runtime.block_on(sockets());
+        let (sockets, ports) = runtime.block_on(sockets(wanted));
         let (host, shutdown) = (host(export), CancellationToken::new());
         let server = Server::new(host.clone(), &[9; 32], ports, high_ports);
         let done = runtime.spawn(Arc::clone(&server).run(sockets, shutdown.clone()));
@@ -114,9 +114,10 @@ impl Served {
     }
 }
 
-async fn sockets() -> (Sockets, Ports) {
-    let tcp = async || TcpListener::bind(LOCALHOST).await.unwrap();
-    let (nfs, mount, portmap) = (tcp().await, tcp().await, tcp().await);
+/// Sockets on `wanted` ports; 0 is a free one.
+async fn sockets(wanted: Ports) -> (Sockets, Ports) {
+    let tcp = async |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    let (nfs, mount, portmap) = (tcp(wanted.nfs).await, tcp(wanted.mount).await, tcp(wanted.portmap).await);
     let port = |listener: &TcpListener| listener.local_addr().unwrap();
     let ports = Ports { nfs: port(&nfs).port(), mount: port(&mount).port(), portmap: port(&portmap).port() };
     let mount_udp = AsyncUdp::bind(port(&mount)).await.unwrap();
@@ -528,7 +529,7 @@ fn datagrams() {
 #[test]
 fn users_past_their_kernel_are_nobody() {
     for (high_ports, want) in [(HighPorts::Trusted, true), (HighPorts::Nobody, false)] {
-        let served = Served::with(export(), high_ports);
+        let served = Served::with(export(), high_ports, FREE);
         let mut client = served.connect();
         let root = client.root();
         let etc = client.find(&root, "etc");
@@ -578,25 +579,31 @@ impl Drop for TempDir {
     }
 }
 
-/// The output of a libnfs tool on a path of the export; `None`, said aloud, if it is not installed.
-fn libnfs(tool: &str, served: &Served, options: &[&str], path: &str) -> Option<Vec<u8>> {
-    let Ports { nfs, mount, .. } = served.ports;
-    let url = format!("nfs://127.0.0.1/fenn{path}?version=3&nfsport={nfs}&mountport={mount}");
-    let out = match Command::new(tool).args(options).arg(&url).output() {
+/// Says that a foreign tool is missing; fails where the tier is required.
+fn not_run(why: &str) {
+    let required = std::env::var("GT_IMAGE_REQUIRE").unwrap_or_default();
+    assert!(!required.split(',').any(|tier| tier == "netns"), "netns is required here: {why}");
+    writeln!(std::io::stderr(), "not run: netns: {why}").ok();
+}
+
+/// The output of a foreign tool; `None`, said aloud, if it is not installed.
+fn tool(name: &str, arguments: &[&str]) -> Option<Vec<u8>> {
+    let out = match Command::new(name).args(arguments).output() {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let required = std::env::var("GT_IMAGE_REQUIRE").unwrap_or_default();
-            assert!(
-                !required.split(',').any(|tier| tier == "netns"),
-                "netns is required here: there is no {tool}"
-            );
-            writeln!(std::io::stderr(), "not run: netns: there is no {tool}").ok();
+            not_run(&format!("there is no {name}"));
             return None;
         }
         out => out.unwrap(),
     };
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(out.status.success(), "{tool} {url}: {said}{}", String::from_utf8_lossy(&out.stdout));
+    assert!(out.status.success(), "{name} {arguments:?}: {said}{}", String::from_utf8_lossy(&out.stdout));
     Some(out.stdout)
+}
+
+fn libnfs(name: &str, served: &Served, options: &[&str], path: &str) -> Option<Vec<u8>> {
+    let Ports { nfs, mount, .. } = served.ports;
+    let url = format!("nfs://127.0.0.1/fenn{path}?version=3&nfsport={nfs}&mountport={mount}");
+    tool(name, &[options, &[&url]].concat())
 }
 
 #[test]
@@ -620,4 +627,52 @@ fn libnfs_lists_directories() {
     let line = found.lines().find(|line| line.ends_with("hostname")).unwrap();
     let fields: Vec<_> = line.split_whitespace().collect();
     assert_eq!(fields[..5], ["-rw-r--r--", "1", "0", "0", "5"], "{line}");
+}
+
+/// Set in the copy of this test that runs in a network namespace, where port 111 is free.
+const INSIDE: &str = "GT_TEST_NFS_INSIDE";
+
+#[test]
+fn foreign_clients_find_us_by_the_portmapper() {
+    if std::env::var_os(INSIDE).is_some() {
+        return inside();
+    }
+    let script =
+        "ip link set lo up && exec \"$0\" --exact foreign_clients_find_us_by_the_portmapper --nocapture";
+    let me = std::env::current_exe().unwrap();
+    let out =
+        Command::new("unshare").args(["-Urn", "sh", "-c", script]).arg(me).env(INSIDE, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+    if said.contains("unshare failed") {
+        return not_run(&said);
+    }
+    assert!(out.status.success() && said.contains("1 passed"), "{said}");
+}
+
+fn inside() {
+    let ports = Ports { nfs: 2049, mount: 20048, portmap: 111 };
+    let _served = Served::with(export(), HighPorts::Nobody, ports);
+    let Some(found) = tool("rpcinfo", &["-p", "127.0.0.1"]) else { return };
+    let found = String::from_utf8(found).unwrap();
+    let lines: Vec<Vec<_>> = found.lines().map(|line| line.split_whitespace().take(4).collect()).collect();
+    for want in [
+        ["100000", "2", "udp", "111"],
+        ["100003", "3", "tcp", "2049"],
+        ["100227", "3", "tcp", "2049"],
+        ["100005", "3", "udp", "20048"],
+        ["100005", "1", "tcp", "20048"],
+    ] {
+        assert!(lines.iter().any(|line| line[..] == want), "{want:?} is not in\n{found}");
+    }
+    for (transport, program, version) in
+        [("-u", "100005", "3"), ("-t", "100005", "1"), ("-t", "100003", "3"), ("-t", "100227", "3")]
+    {
+        // Calls NULL at the port that GETPORT gives.
+        tool("rpcinfo", &[transport, "127.0.0.1", program, version]);
+    }
+    // Neither port is told to libnfs. It calls from a port below 1024, so root reads what is root's.
+    let Some(found) = tool("nfs-cat", &["nfs://127.0.0.1/fenn/etc/shadow?version=3"]) else { return };
+    assert_eq!(found, b"root:*:\n");
+    let found = tool("nfs-ls", &["-D", "nfs://127.0.0.1"]).unwrap_or_default();
+    assert_eq!(String::from_utf8(found).unwrap().trim(), "nfs://127.0.0.1/fenn", "the export list");
 }

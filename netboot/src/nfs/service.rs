@@ -26,8 +26,8 @@ use crate::rpc::portmap::{self, Mapping, Transport};
 const PER_ADDRESS: usize = 32;
 /// Connections of all addresses that are no node's: nobody but `doctor` needs one.
 const STRANGERS: usize = 32;
-/// Files kept open. The usual soft limit of a process is 1,024 descriptors.
-const OPEN_FILES: usize = 256;
+/// Files kept open: half of the 1,024 descriptors that are a process's usual soft limit.
+const OPEN_FILES: usize = 512;
 /// Longest datagram that is looked at: MNT with the longest path and credentials.
 const DATAGRAM: usize = 4096;
 /// How long shutdown waits for replies that are on their way.

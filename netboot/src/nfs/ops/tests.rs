@@ -376,14 +376,11 @@ fn directories_are_closed_to_others() {
     assert_eq!(status(&rig.on(1, "/root", |_| {})), 0, "attributes are no secret");
 }
 
-/// What one READDIR or READDIRPLUS gave: names with cookies, and eof. `None` is TOOSMALL.
-fn list(
-    rig: &Rig,
-    path: &str,
-    plus: bool,
-    cookie: u64,
-    counts: (u32, u32),
-) -> Option<(Vec<(Vec<u8>, u64)>, bool)> {
+/// Names with cookies, and eof.
+type Page = (Vec<(Vec<u8>, u64)>, bool);
+
+/// What one READDIR or READDIRPLUS gives; `None` is TOOSMALL.
+fn list(rig: &Rig, path: &str, plus: bool, cookie: u64, counts: (u32, u32)) -> Option<Page> {
     let result = rig.on(if plus { 17 } else { 16 }, path, |out| {
         out.u64(cookie);
         out.u64(0);
