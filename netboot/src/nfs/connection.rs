@@ -158,3 +158,70 @@ impl Reply {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::nfs::{ExportId, FileId, fuzz};
+    use crate::rpc::xdr::Writer;
+
+    /// Seconds of a clock that jumps over every wait, from `sent` to the end of the connection.
+    async fn seconds_to_the_end(sent: &[u8]) -> u64 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        let connection = Connection::new(fuzz::server(), stream, address, Door::Nfs);
+        let served = tokio::spawn(connection.run(CancellationToken::new()));
+        let start = Instant::now();
+        client.write_all(sent).await.unwrap();
+        served.await.unwrap();
+        start.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mounted_node_may_be_silent_and_a_message_may_not_stop_halfway() {
+        let mut null = Vec::new();
+        for word in [0x8000_0028, 7, 0, 2, 100_003, 3, 0, 0, 0, 0, 0] {
+            null.u32(word);
+        }
+        assert_eq!(
+            seconds_to_the_end(&null).await,
+            (QUIET + IDLE).as_secs(),
+            "longer than the kernel's 300 s"
+        );
+        assert_eq!(seconds_to_the_end(&null[..20]).await, STALLED.as_secs());
+        let both = [&null[..], &null[..3]].concat();
+        assert_eq!(seconds_to_the_end(&both).await, STALLED.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_no_reply_is_left() {
+        // READDIRPLUS of the root, over and over, with nobody reading: the socket's buffers fill.
+        let handle = crate::nfs::handle::Seal::new(&[0; 32]).seal("fenn", ExportId([1; 16]), FileId(1));
+        let mut call = Vec::new();
+        for word in [7, 0, 2, 100_003, 3, 17, 0, 0, 0, 0] {
+            call.u32(word);
+        }
+        call.opaque(&handle);
+        for word in [0, 0, 0, 0, 8192, 32768] {
+            call.u32(word);
+        }
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let node = SocketAddr::from((fuzz::NODE, 700));
+        let connection = Connection::new(fuzz::server(), stream, node, Door::Nfs);
+        let served = tokio::spawn(connection.run(CancellationToken::new()));
+        let flood = [&mark(call.len())[..], &call].concat().repeat(5000);
+        let (_unread, mut half) = client.into_split();
+        let start = Instant::now();
+        let _ = half.write_all(&flood).await;
+        served.await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), STALLED.as_secs());
+    }
+}

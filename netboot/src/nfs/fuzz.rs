@@ -17,7 +17,8 @@ use crate::rpc::record::{MAX_RECORD, Records};
 use crate::rpc::xdr::{Reader, Writer};
 use crate::site::{Mac, Node, Serial, Site};
 
-const NODE: Ipv4Addr = Ipv4Addr::new(10, 4, 0, 11);
+/// The node's address.
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(10, 4, 0, 11);
 
 struct OneNode(Arc<MemoryExport>);
 
@@ -45,7 +46,8 @@ impl Host for OneNode {
     fn event(&self, _event: Event) {}
 }
 
-fn server() -> Arc<Server> {
+/// A server whose one node has the address that [`ask`] asks from.
+pub(crate) fn server() -> Arc<Server> {
     let mut export = MemoryExport::new(ExportId([1; 16]));
     for n in 0..20 {
         export.add(format!("/{n}"), FileType::Directory, 0o755);

@@ -20,6 +20,7 @@ use crate::nfs::read::{Files, OpenFiles};
 use crate::nfs::{Calls, Event, Host, acl, mount, types};
 use crate::rpc::message::{self, Call, Credential, NoCall, Refusal};
 use crate::rpc::portmap::{self, Mapping, Transport};
+use crate::site::Site;
 
 /// Connections of one address: the kernel's `nconnect` allows 16, and those of the boot before may
 /// still be open.
@@ -189,6 +190,9 @@ impl Server {
             // An error here is an ICMP message about an earlier answer.
             let Ok((len, address)) = received else { continue };
             let peer = Peer { address, door, transport: Transport::Udp, told: AtomicBool::new(false) };
+            if !is_near(&self.host.site(), peer.ip()) {
+                continue;
+            }
             out.clear();
             if let Ok(Answer::Done) = self.answer(&peer, &input[..len], &mut out) {
                 // A lost answer is asked for again; a full socket must not hold up the next.
@@ -276,6 +280,12 @@ impl Server {
     }
 }
 
+/// Datagrams are answered to this network, to nodes behind a relay, and to this machine's `doctor`: no
+/// farther, for the sender's address may be forged to have somebody else answered.
+fn is_near(site: &Site, from: Ipv4Addr) -> bool {
+    site.contains(from) || site.by_address(from).is_some() || from.is_loopback()
+}
+
 fn served(version: u32, (low, high): (u32, u32)) -> Result<(), Refusal> {
     if (low..=high).contains(&version) { Ok(()) } else { Err(Refusal::Versions(low, high)) }
 }
@@ -326,5 +336,51 @@ impl Drop for Permit {
         if let Some(open) = connections.get_mut(&self.place) {
             *open = open.saturating_sub(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::site::{Mac, Node, Serial};
+
+    #[test]
+    fn datagrams_from_afar_are_not_answered() {
+        let [server, relayed] = [Ipv4Addr::new(10, 4, 0, 10), Ipv4Addr::new(10, 9, 0, 7)];
+        let site = Site {
+            server,
+            netmask: Ipv4Addr::new(255, 255, 255, 0),
+            gateway: None,
+            dns: vec![],
+            domain: String::new(),
+            nodes: vec![Node {
+                name: "far".to_owned(),
+                address: relayed,
+                mac: Mac([2; 6]),
+                serial: Serial(1),
+            }],
+        };
+        for (from, want) in [
+            (server, true),
+            (Ipv4Addr::new(10, 4, 0, 200), true),
+            (relayed, true),
+            (Ipv4Addr::LOCALHOST, true),
+            (Ipv4Addr::new(10, 9, 0, 8), false),
+            (Ipv4Addr::new(8, 8, 8, 8), false),
+            (Ipv4Addr::UNSPECIFIED, false),
+        ] {
+            assert_eq!(is_near(&site, from), want, "{from}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_ipv4_also_when_the_socket_is_not() {
+        let ip = |text: &str| {
+            let address = SocketAddr::new(text.parse().unwrap(), 700);
+            Peer { address, door: Door::Nfs, transport: Transport::Tcp, told: AtomicBool::new(false) }.ip()
+        };
+        assert_eq!(ip("10.4.0.11"), Ipv4Addr::new(10, 4, 0, 11));
+        assert_eq!(ip("::ffff:10.4.0.11"), Ipv4Addr::new(10, 4, 0, 11));
+        assert_eq!(ip("fe80::1"), Ipv4Addr::UNSPECIFIED);
     }
 }
