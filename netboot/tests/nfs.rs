@@ -12,8 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gt_netboot::nfs::memory::MemoryExport;
-use gt_netboot::nfs::service::HighPorts;
-use gt_netboot::nfs::{Denied, Event, Export, ExportId, FileType, Host, Ports, Server, Sockets};
+use gt_netboot::nfs::{Denied, Event, Export, ExportId, FileType, HighPorts, Host, Ports, Server, Sockets};
 use gt_netboot::site::{Mac, Node, Serial, Site};
 use nfs3_types::mount::{dirpath, mountres3};
 use nfs3_types::nfs3::{

@@ -21,7 +21,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 pub use counters::Calls;
-pub use service::{Ports, Server, Sockets};
+pub use service::{HighPorts, Ports, Server, Sockets};
 
 use crate::content::Content;
 use crate::site::Site;
