@@ -8,7 +8,9 @@ pub mod locking;
 pub mod node;
 mod output;
 pub mod packages;
+pub mod ram;
 mod secrets;
+pub mod xattrs;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -258,7 +260,7 @@ impl Build<'_> {
                 root: &made.tree,
                 base_boot: &base.boot,
                 overlays: &self.overlays,
-                cluster,
+                cluster: &description.cluster,
                 node: self.node,
                 epoch,
             },

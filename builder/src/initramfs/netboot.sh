@@ -91,9 +91,9 @@ root_nfs() {
     attributes
     overlay_over_lower
     # overlayfs holds what it needs. A mount in sight would hang whoever looks at it while the server is
-    # away, such as `df` and systemd's own end.
-    umount "$run/lower"
+    # away, such as `df` and systemd's own end. Lazily, because the loop device has a file open there.
     [ -z "$above" ] || umount "$above"
+    umount -l "$run/lower"
 }
 
 # The port first: the kernel would wait for minutes, and not say for what. Then the options:
