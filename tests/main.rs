@@ -14,6 +14,7 @@ mod judge_ext4;
 mod judge_fat;
 mod kernel;
 mod netboot;
+mod netroot;
 mod qemu_initramfs;
 mod small;
 mod support;
@@ -25,6 +26,7 @@ fn main() {
     trials.extend(small::trials());
     trials.extend(fenn::trials());
     trials.extend(netboot::trials());
+    trials.extend(netroot::trials());
     trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();
 }

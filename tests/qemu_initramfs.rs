@@ -43,19 +43,23 @@ say "scratch is $($b stat -c '%a %u:%g' /var/lib/scratch)"
 $b touch /var/lib/scratch/leftover
 $b touch /run/gt/lower/x 2>/dev/null && say "lower can be written"
 say "dev $($b ls /dev/vda), words $*"
+say "id $($b cat /etc/machine-id), key $($b readlink /etc/ssh/ssh_host_ed25519_key)"
+say "secret $($b cat /etc/secret), $($b stat -c '%a %u:%g' /etc/secret)"
+say "mounts $($b awk '{ printf "%s ", $2 }' /proc/mounts)"
+say "boot $($b tr '\n' ' ' </run/gt/boot)"
 $b sync
 $b poweroff -f
 "#;
 
 /// A kernel, our initramfs and a disk, ready to boot.
-struct Machine {
+pub struct Machine {
     dir: tempfile::TempDir,
     kernel: PathBuf,
 }
 
 impl Machine {
     /// With fenn's kernel and busybox.
-    fn new() -> Machine {
+    pub fn new() -> Machine {
         let root = crate::fenn::kernel_root();
         let dir = tempfile::tempdir().unwrap();
         let version = name_in(&root.join("usr/lib/modules"), "");
@@ -66,14 +70,15 @@ impl Machine {
         machine
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// A file of this machine: `rootfs` is its root filesystem.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// GPT with a root, `gt-state` with a filesystem and `gt-scratch` without one.
     fn make_disk(&self, kernel_root: &Path) {
         let root = self.path("root");
-        for dir in ["bin", "sbin", "dev", "proc", "sys", "run", "etc/gt", "var/lib/kept"] {
+        for dir in ["bin", "sbin", "dev", "proc", "sys", "run", "etc/gt", "etc/ssh", "var/lib/kept"] {
             fs::create_dir_all(root.join(dir)).unwrap();
         }
         fs::copy(kernel_root.join("usr/bin/busybox"), root.join("bin/busybox")).unwrap();
@@ -83,6 +88,7 @@ impl Machine {
         }
         fs::write(root.join("var/lib/kept/seed"), "seed").unwrap();
         fs::write(root.join("etc/gt/persist"), "# state\n0750 7 8 /var/lib/kept\n").unwrap();
+        fs::write(root.join("etc/gt/secrets"), "0640 5 6 token /etc/secret\n").unwrap();
         fs::write(root.join("etc/gt/scratch"), "0711 3 4 /var/lib/scratch\n").unwrap();
         let disk = self.path("disk");
         fs::File::create(&disk).unwrap().set_len(96 * MIB).unwrap();
@@ -121,20 +127,14 @@ impl Machine {
 
     /// Boots once; gives all that the console said. Ends at power-off, at a reboot or after `limit`.
     fn boot(&self, words: &str, limit: Duration) -> String {
+        self.boot_on("none", words, limit)
+    }
+
+    /// The same with a network, in the words of QEMU's `-nic`.
+    pub fn boot_on(&self, nic: &str, words: &str, limit: Duration) -> String {
         let drive = format!("if=none,id=d,format=raw,file={}", self.path("disk").display());
         let mut qemu = Command::new("qemu-system-aarch64")
-            .args([
-                "-M",
-                "virt",
-                "-cpu",
-                "cortex-a72",
-                "-m",
-                "512",
-                "-nographic",
-                "-no-reboot",
-                "-nic",
-                "none",
-            ])
+            .args(["-M", "virt", "-cpu", "cortex-a72", "-m", "512", "-nographic", "-no-reboot", "-nic", nic])
             .arg("-kernel")
             .arg(&self.kernel)
             .arg("-initrd")
@@ -167,7 +167,7 @@ impl Machine {
 }
 
 /// A boot under emulation takes 10 s on a quiet machine; ours are not quiet.
-const LIMIT: Duration = Duration::from_secs(240);
+pub const LIMIT: Duration = Duration::from_secs(240);
 
 /// `ROOT=disk`: what is written stays, and so does state.
 pub fn a_disk_keeps_what_is_written() {
@@ -225,13 +225,13 @@ pub fn a_wrong_root_says_so_and_reboots() {
     }
 }
 
-fn expect(text: &str, wanted: &[&str]) {
+pub fn expect(text: &str, wanted: &[&str]) {
     for want in wanted {
         assert!(text.contains(want), "`{want}` is missing:\n{text}");
     }
 }
 
-fn refuse(text: &str, unwanted: &[&str]) {
+pub fn refuse(text: &str, unwanted: &[&str]) {
     for bad in unwanted {
         assert!(!text.contains(bad), "`{bad}` should not be there:\n{text}");
     }

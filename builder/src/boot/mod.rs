@@ -16,6 +16,8 @@ pub mod firmware;
 pub mod kernel;
 pub mod model;
 
+use std::net::Ipv4Addr;
+
 use crate::store::{Store, StoreError};
 use crate::tree::{Inode, Kind, Meta, Object, PathError, Time, Tree, TreeError, TreePath};
 use kernel::Kernel;
@@ -25,6 +27,9 @@ use model::Model;
 pub const KERNEL: &str = "vmlinuz";
 /// The initramfs's file on the boot partition.
 pub const INITRAMFS: &str = "initramfs.img";
+/// The kernel's words for a node that is served, in the place of `cmdline.txt`; only where the
+/// description names a server. A TFTP request for `cmdline.txt` is answered with it.
+pub const CMDLINE_NETBOOT: &str = "cmdline.netboot.txt";
 /// Boot files must be smaller: bootloaders before 2025-09-23 end a transfer at 65,535 blocks, which
 /// is 64 MiB at their block size of 1024 (rpi-eeprom#720).
 pub const MAX_BOOT_FILE: u64 = 64 << 20;
@@ -109,12 +114,25 @@ pub struct BootNode {
     pub config_txt: Vec<String>,
     /// Words of overlays for the kernel, in their order.
     pub cmdline: Vec<String>,
-    /// What our init does for the root: `disk`, `disk-ephemeral`, `nfs`, `ram`.
-    pub root_mode: String,
-    /// PARTUUID of the root's partition; `None` for a root from the network.
-    pub partuuid: Option<String>,
+    /// What our init does for the root on the node's own disk: `disk`, `disk-ephemeral`.
+    pub disk_mode: String,
+    /// PARTUUID of the root's partition.
+    pub partuuid: String,
+    /// Who serves it; `None` where nobody does.
+    pub server: Option<Server>,
     /// `console=` words; empty for those of the model.
     pub consoles: Vec<String>,
+}
+
+/// How a node is served.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// The server's address.
+    pub address: Ipv4Addr,
+    /// The node's name.
+    pub node: String,
+    /// The image of its root, for a node that has it in memory.
+    pub ram: Option<cmdline::RamImage>,
 }
 
 /// Kernel and initramfs as they go on the boot partition; the same for all nodes of a root.
@@ -168,14 +186,17 @@ pub fn assemble(
         [] => node.model.consoles(upstream).map(str::to_owned).to_vec(),
         own => own.to_vec(),
     };
-    let words = cmdline::Words {
-        consoles: &consoles,
-        root_mode: &node.root_mode,
-        partuuid: node.partuuid.as_deref(),
-        extra: &node.cmdline,
-    };
     let base_cmdline = text_of(base_boot, store, "cmdline.txt")?;
-    boot.put_text(store, "cmdline.txt", &cmdline::write(&words, base_cmdline.as_deref())?)?;
+    let line = |root| {
+        let words = cmdline::Words { consoles: &consoles, root, extra: &node.cmdline };
+        cmdline::write(&words, base_cmdline.as_deref())
+    };
+    let disk = cmdline::Root::Disk { mode: &node.disk_mode, partuuid: &node.partuuid };
+    boot.put_text(store, "cmdline.txt", &line(disk)?)?;
+    if let Some(Server { address, node, ram }) = &node.server {
+        let root = cmdline::Root::Server { server: *address, node, ram: ram.as_ref() };
+        boot.put_text(store, CMDLINE_NETBOOT, &line(root)?)?;
+    }
     check_sizes(&boot.tree)?;
     let warnings = warnings(root, &boot.tree, node.model, pair.is_some(), version.filter(|_| upstream));
     Ok(Boot { tree: boot.tree, warnings })

@@ -79,8 +79,9 @@ fn node(model: Model) -> BootNode {
         model,
         config_txt: vec!["dtparam=watchdog=on".into()],
         cmdline: vec!["gt.timeout=9".into()],
-        root_mode: "disk".into(),
-        partuuid: Some("0a1b-02".into()),
+        disk_mode: "disk".into(),
+        partuuid: "0a1b-02".into(),
+        server: None,
         consoles: Vec::new(),
     }
 }
@@ -216,4 +217,20 @@ fn only_kernels_that_the_firmware_starts_are_packed() {
         site.put(&format!("boot/vmlinuz-{VERSION}"), &bad);
         assert!(matches!(kernel::pack(&site.store, &kernel(&site)), Err(BootError::NotArm64 { .. })));
     }
+}
+
+/// The disk's own line stays beside it: a flashed card boots from itself.
+#[test]
+fn a_served_node_has_a_line_for_that_as_well() {
+    let site = Site::debian();
+    assert!(!names(&site.boot(Model::Pi4)).contains(&"/cmdline.netboot.txt".to_owned()));
+    let server = Server { address: [10, 4, 0, 10].into(), node: "fenn".into(), ram: None };
+    let boot = site.try_boot(&BootNode { server: Some(server), ..node(Model::Pi4) }).unwrap();
+    let disk = site.text(&boot, "cmdline.txt");
+    assert!(disk.contains("gt.root=disk ") && !disk.contains("gt.server"), "{disk}");
+    assert_eq!(
+        site.text(&boot, CMDLINE_NETBOOT),
+        "console=tty0 console=ttyS1,115200 gt.root=nfs gt.server=10.4.0.10 gt.node=fenn gt.http=8080 rw \
+         net.ifnames=0 gt.timeout=9\n"
+    );
 }

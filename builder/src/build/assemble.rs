@@ -66,7 +66,7 @@ impl<'a> Build<'a> {
                 root: &made.tree,
                 base_boot: &self.base.boot,
                 overlays: &overlays,
-                cluster,
+                cluster: &description.cluster,
                 node: self.node,
                 epoch,
             },

@@ -14,9 +14,10 @@ use crate::store::Store;
 use crate::tree::{Inode, Kind, Meta, Object, Time, Tree, TreePath};
 
 use super::image::DiskIds;
+use super::ram;
 
 /// Raised when the same root gives another initramfs or packed kernel.
-const RECIPE: &str = "boot payload 1";
+const RECIPE: &str = "boot payload 2";
 
 /// What boot files are made of.
 pub struct Parts<'a> {
@@ -26,8 +27,8 @@ pub struct Parts<'a> {
     pub base_boot: &'a Tree,
     /// The node's overlays in order.
     pub overlays: &'a [&'a Overlay],
-    /// Its cluster's name, for disk ids.
-    pub cluster: &'a str,
+    /// Its cluster, for disk ids and the server.
+    pub cluster: &'a cluster::Cluster,
     /// The node.
     pub node: &'a cluster::Node,
     /// Time of all that is made here.
@@ -50,8 +51,9 @@ pub fn boot_tree(parts: &Parts, store: &Store, progress: &Progress) -> anyhow::R
         model,
         config_txt: parts.overlays.iter().flat_map(|o| o.config_txt.iter().cloned()).collect(),
         cmdline: parts.overlays.iter().flat_map(|o| o.cmdline.iter().cloned()).collect(),
-        root_mode: parts.node.disk_mode().as_str().into(),
-        partuuid: Some(DiskIds::new(parts.cluster, parts.node).partuuid("rootfs", 1)),
+        disk_mode: parts.node.disk_mode().as_str().into(),
+        partuuid: DiskIds::new(parts.cluster.name.as_str(), parts.node).partuuid("rootfs", 1),
+        server: server(parts, store, progress)?,
         consoles: Vec::new(),
     };
     let mut made = boot::assemble(parts.root, parts.base_boot, &node, &payload, store, parts.epoch)
@@ -59,6 +61,16 @@ pub fn boot_tree(parts: &Parts, store: &Store, progress: &Progress) -> anyhow::R
     warnings.extend(note);
     warnings.append(&mut made.warnings);
     Ok(Boot { tree: made.tree, warnings })
+}
+
+/// Every node can be served, whatever its own disk is for: that is how a broken one is reborn.
+fn server(parts: &Parts, store: &Store, progress: &Progress) -> anyhow::Result<Option<boot::Server>> {
+    let Some(address) = parts.cluster.network.server else { return Ok(None) };
+    let ram = match parts.node.root {
+        cluster::RootMode::Ram => Some(ram::measure(parts.root, store, progress)?),
+        _ => None,
+    };
+    Ok(Some(boot::Server { address, node: parts.node.name.to_string(), ram }))
 }
 
 /// Packed kernel and initramfs, from the store when this root's were made before.
@@ -104,6 +116,9 @@ fn key(parts: &Parts, kernel: &kernel::Kernel) -> anyhow::Result<Digest> {
         .with(initramfs::INIT.as_bytes())
         .with(kernel.version.as_bytes())
         .with(kernel.image.digest.bytes());
+    for (name, text, _) in initramfs::NETBOOT {
+        key = key.with(name.as_bytes()).with(text.as_bytes());
+    }
     for place in ["usr/lib/modules", "lib/modules", "usr/bin/busybox", "bin/busybox", "boot"] {
         for (path, _, inode) in parts.root.below(&TreePath::new(place)?) {
             if let Some(object) = inode.object() {

@@ -10,7 +10,9 @@ pub mod locking;
 pub mod node;
 mod output;
 pub mod packages;
+pub mod ram;
 mod secrets;
+pub mod xattrs;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use super::xattrs;
 use crate::cluster::Node;
 use crate::digest::{Digest, Key};
 use crate::layer::artifact::{self, Extract};
@@ -77,7 +78,12 @@ pub fn root(parts: &Parts, below: &Tree, store: &Store) -> anyhow::Result<Root> 
         made.overlays.push(manifest::Overlay { name: overlay.name.to_string(), digest });
     }
     let layer = node_files(parts.overlays, &values, &made.tree, store, parts.epoch)?;
-    merge(&mut made, &layer, "node").with_context(|| format!("laying the own files of node `{name}`"))?;
+    let laying = || format!("laying the own files of node `{name}`");
+    merge(&mut made, &layer, "node").with_context(laying)?;
+    // Last, because it has a copy of what all others gave.
+    if let Some(layer) = xattrs::layer(&made.tree, store, parts.epoch).with_context(laying)? {
+        merge(&mut made, &layer, "node").with_context(laying)?;
+    }
     Ok(made)
 }
 

@@ -6,15 +6,17 @@
 #
 #   root=PARTUUID=... | LABEL=... | UUID=... | /dev/...    the partition of the root
 #   rootfstype=ext4, rootflags=..., ro                     how the root is mounted
-#   gt.root=disk | disk-ephemeral                          what is done with it; default: disk
+#   gt.root=disk | disk-ephemeral | nfs | ram              where the root is and what is done with it; default:
+#                                                          disk. For nfs and ram see netboot.sh
 #   gt.overlay_size=50%, gt.scratch_size=50%               most memory for changes, and for scratch
 #   gt.timeout=30                                          seconds to wait for a device
 #   gt.debug                                               a shell on failure, in place of a reboot
 #   init=/sbin/init                                        what is started
 #
 # Rules: one line `gt: <step>` per step; every wait has a deadline; a failure says why, waits ten
-# seconds and reboots, because nobody sits at a node. In the running system, /run/gt has `lower` and
-# `rw` (the two halves of an ephemeral root), `state` and `scratch` (their partitions).
+# seconds and reboots, because nobody sits at a node. In the running system, /run/gt has `rw` (the
+# changes to a root that forgets them), `lower` (what is below, if it is a disk), `state` and `scratch`
+# (their partitions).
 
 export PATH=/bin
 root=/root
@@ -33,9 +35,13 @@ log() {
 say() { log 6 "$*"; }
 warn() { log 3 "warning: $*"; }
 
+# Who boots from a server tells it each step: netboot.sh.
+tell() { :; }
+
 die() {
     trap - EXIT
     log 3 "cannot boot: $*"
+    tell failed "$*"
     if [ -n "$debug" ]; then
         log 3 "gt.debug: a shell on the console; leave it to reboot"
         setsid cttyhack sh </dev/console >/dev/console 2>&1
@@ -164,6 +170,17 @@ find_label() {
     [ -b "$device" ]
 }
 
+# find_label_late NAME: a disk may be slower than the network that brought the root. Nothing says that
+# there is none, so the wait is for the time in which a card or a stick shows up: 6 s on a Pi 4, 12 at
+# most.
+find_label_late() {
+    until find_label "$1"; do
+        [ -z "$own_disk" ] && [ "$(seconds)" -lt 12 ] || return 1
+        sleep 0.5
+        coldplug
+    done
+}
+
 # --- The root ------------------------------------------------------------------------------------
 
 # mount_partition PLACE OPTIONS: waits for the root's partition and mounts it.
@@ -197,7 +214,7 @@ root_disk_ephemeral() {
     overlay_over_lower
 }
 
-# Puts a limited tmpfs over $run/lower, wherever that came from.
+# Puts a limited tmpfs over $run/lower, wherever that came from, and over what is `above` that.
 overlay_over_lower() {
     modprobe -q overlay
     mkdir -p "$run/rw"
@@ -208,7 +225,7 @@ overlay_over_lower() {
     chmod "$(stat -c %a "$run/lower")" "$run/rw/upper"
     chown "$(stat -c %u:%g "$run/lower")" "$run/rw/upper"
     say "changes are kept in memory, $overlay_size at most, until the next boot"
-    mount -t overlay -o "lowerdir=$run/lower,upperdir=$run/rw/upper,workdir=$run/rw/work" \
+    mount -t overlay -o "lowerdir=${above:+$above:}$run/lower,upperdir=$run/rw/upper,workdir=$run/rw/work" \
         gt-root "$root" || die "overlayfs cannot be mounted"
 }
 
@@ -242,7 +259,7 @@ each_path() {
 persist() {
     [ -s "$root/etc/gt/persist" ] || return 0
     mkdir -p "$run/state"
-    if ! find_label gt-state; then
+    if ! find_label_late gt-state; then
         [ "$mode_is" = disk ] || volatile "there is no partition gt-state"
     elif ! mount -t ext4 -o noatime "$device" "$run/state"; then
         volatile "$device (gt-state) cannot be mounted"
@@ -279,7 +296,7 @@ scratch() {
     # On a disk that keeps changes, scratch paths are ordinary directories.
     [ "$mode_is" != disk ] && [ -s "$root/etc/gt/scratch" ] || return 0
     mkdir -p "$run/scratch"
-    if find_label gt-scratch && scratch_partition; then
+    if find_label_late gt-scratch && scratch_partition; then
         say "scratch space is on $device, emptied"
     else
         say "scratch space is memory, $scratch_size at most"
@@ -322,7 +339,8 @@ echo on >/proc/sys/kernel/printk_devkmsg
 [ "$(cat /proc/sys/kernel/panic)" != 0 ] || echo 10 >/proc/sys/kernel/panic
 
 root_is='' fstype=ext4 flags='' access=rw mode_is=disk init=/sbin/init debug='' plugged='' own_disk=''
-overlay_size=50% scratch_size=50% timeout=30
+overlay_size=50% scratch_size=50% timeout=30 above=''
+server='' node='' http=8080 nfs_port=2049 mount_port='' ram='' ram_size='' bootif='' net_timeout=120
 set -f
 # shellcheck disable=SC2013  # words are wanted, not lines
 for word in $(cat /proc/cmdline); do
@@ -337,12 +355,22 @@ for word in $(cat /proc/cmdline); do
     gt.overlay_size=*) overlay_size="${word#gt.overlay_size=}" ;;
     gt.scratch_size=*) scratch_size="${word#gt.scratch_size=}" ;;
     gt.timeout=*) timeout="${word#gt.timeout=}" ;;
+    gt.server=*) server="${word#gt.server=}" ;;
+    gt.node=*) node="${word#gt.node=}" ;;
+    gt.http=*) http="${word#gt.http=}" ;;
+    gt.nfs_port=*) nfs_port="${word#gt.nfs_port=}" ;;
+    gt.mount_port=*) mount_port="${word#gt.mount_port=}" ;;
+    gt.ram=*) ram="${word#gt.ram=}" ;;
+    gt.ram_size=*) ram_size="${word#gt.ram_size=}" ;;
+    gt.net_timeout=*) net_timeout="${word#gt.net_timeout=}" ;;
+    BOOTIF=01-*) bootif="$(echo "${word#BOOTIF=01-}" | tr A-F- a-f:)" ;;
     gt.debug) debug=1 ;;
     esac
 done
 set +f
 trap 'die "the initramfs ended before the system was started"' EXIT
 case "$timeout" in '' | *[!0-9]*) timeout=30 ;; esac
+case "$net_timeout" in '' | *[!0-9]*) net_timeout=120 ;; esac
 
 say "Linux $(uname -r), root is $mode_is"
 say "loading modules of the hardware"
@@ -353,13 +381,25 @@ coldplug
 case "$mode_is" in
 disk) root_disk ;;
 disk-ephemeral) root_disk_ephemeral ;;
-*) die "gt.root=$mode_is is not known: disk or disk-ephemeral are wanted" ;;
+nfs | ram)
+    # shellcheck source=netboot.sh
+    . /netboot.sh
+    "root_$mode_is"
+    tell root
+    ;;
+*) die "gt.root=$mode_is is not known: disk, disk-ephemeral, nfs or ram are wanted" ;;
 esac
 echo "$mode_is" >"$run/mode"
 persist
 scratch
+case "$mode_is" in nfs | ram)
+    identity
+    keep_running
+    ;;
+esac
 
 [ -e "$root$init" ] || [ -L "$root$init" ] || die "the root has no $init"
+tell switch
 say "starting $init"
 echo "$ratelimit" >/proc/sys/kernel/printk_devkmsg
 for place in proc sys dev run; do

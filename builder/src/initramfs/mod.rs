@@ -17,6 +17,17 @@ use modules::Lists;
 /// The program that runs first on every node.
 pub const INIT: &str = include_str!("init.sh");
 
+/// What [`INIT`] needs besides, for roots that come from a server: where each file goes, its text,
+/// whether it is a program. `netboot.sh` says what they are for.
+pub const NETBOOT: &[(&str, &str, bool)] = &[
+    ("netboot.sh", include_str!("netboot.sh"), false),
+    ("netboot/lease", include_str!("netboot/lease"), true),
+    ("netboot/end", include_str!("netboot/end"), true),
+    ("netboot/05-gt-netboot.network", include_str!("netboot/05-gt-netboot.network"), false),
+    ("netboot/gt-boot-report.service", include_str!("netboot/gt-boot-report.service"), false),
+    ("netboot/gt-end@.service", include_str!("netboot/gt-end@.service"), false),
+];
+
 /// How the archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -94,6 +105,10 @@ pub fn build(root: &Tree, store: &Store, options: &Options) -> Result<(Object, V
     archive.insert("dev/console", Entry::Char { major: 5, minor: 1 });
     archive.insert("dev/null", Entry::Char { major: 1, minor: 3 });
     archive.insert("init", Entry::File { bytes: INIT.as_bytes().into(), executable: true });
+    archive.insert("netboot", Entry::Dir);
+    for &(name, text, executable) in NETBOOT {
+        archive.insert(name, Entry::File { bytes: text.as_bytes().into(), executable });
+    }
     add_busybox(root, store, &mut archive)?;
     let mut notes = add_modules(root, store, &options.kernel, &mut archive)?;
     let compression = match options.compression {
@@ -104,8 +119,8 @@ pub fn build(root: &Tree, store: &Store, options: &Options) -> Result<(Object, V
     Ok((store.put_bytes(&bytes)?, notes))
 }
 
-/// Programs that [`INIT`] calls, or that someone at its shell (`gt.debug`) would miss. Names of
-/// busybox's applets; `[` and `echo` are part of its shell.
+/// Programs that [`INIT`] and its netboot part call, or that someone at their shell (`gt.debug`) would
+/// miss. Names of busybox's applets; `[` and `echo` are part of its shell.
 const APPLETS: &[&str] = &[
     "blockdev",
     "cat",
@@ -121,9 +136,11 @@ const APPLETS: &[&str] = &[
     "findfs",
     "free",
     "grep",
+    "halt",
     "hexdump",
     "insmod",
     "ip",
+    "ln",
     "ls",
     "lsmod",
     "mkdir",
@@ -133,6 +150,7 @@ const APPLETS: &[&str] = &[
     "mv",
     "nc",
     "ping",
+    "poweroff",
     "printf",
     "ps",
     "readlink",
@@ -141,12 +159,17 @@ const APPLETS: &[&str] = &[
     "sed",
     "setsid",
     "sh",
+    "sha256sum",
     "sleep",
     "sort",
     "stat",
     "switch_root",
     "sync",
+    "tar",
+    "tee",
+    "timeout",
     "tr",
+    "true",
     "udhcpc",
     "umount",
     "uname",

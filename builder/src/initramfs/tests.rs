@@ -56,6 +56,9 @@ fn a_root_gives_an_archive_of_busybox_modules_and_init() {
     let (packed, notes) = try_build(&good()).unwrap();
     assert_eq!(try_build(&good()).unwrap().0, packed);
     let text = String::from_utf8_lossy(&zstd::decode_all(&packed[..]).unwrap()).into_owned();
+    for (name, content, _) in NETBOOT {
+        assert!(text.contains(&format!("{name}\0")) && text.contains(content), "{name} is missing");
+    }
     for want in ["init\0", INIT, "bin/switch_root\0", "lib/modules/6.1/kernel/ext4.ko\0", "the module"] {
         assert!(text.contains(want), "{want} is missing");
     }
@@ -104,8 +107,25 @@ fn every_lack_is_named() {
 /// Every command of the script is a part of the shell, a function of the script or an applet.
 #[test]
 fn init_uses_only_applets_that_are_linked() {
-    for applet in ["xxd", "findfs", "switch_root", "mke2fs", "cttyhack", "setsid", "readlink", "stat"] {
-        assert!(INIT.contains(applet) && APPLETS.contains(&applet), "{applet}");
+    let all: String = NETBOOT.iter().map(|(_, text, _)| *text).chain([INIT]).collect();
+    for applet in ["xxd", "findfs", "switch_root", "mke2fs", "cttyhack", "setsid", "readlink", "stat"]
+        .into_iter()
+        .chain([
+            "udhcpc",
+            "ip",
+            "nc",
+            "true",
+            "timeout",
+            "wget",
+            "tee",
+            "sha256sum",
+            "tar",
+            "ln",
+            "umount",
+            "cut",
+        ])
+    {
+        assert!(all.contains(applet) && APPLETS.contains(&applet), "{applet}");
     }
     let mut sorted = APPLETS.to_vec();
     sorted.sort_unstable();
@@ -113,9 +133,10 @@ fn init_uses_only_applets_that_are_linked() {
 }
 
 #[test]
-fn shellcheck_has_no_complaint_about_init() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/initramfs/init.sh");
-    let Ok(output) = Command::new("shellcheck").arg(file).output() else {
+fn shellcheck_has_no_complaint_about_any_script() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/initramfs");
+    let scripts = ["init.sh", "netboot.sh", "netboot/lease", "netboot/end"];
+    let Ok(output) = Command::new("shellcheck").current_dir(dir).arg("-x").args(scripts).output() else {
         writeln!(io::stderr(), "not run: judge: there is no shellcheck").ok();
         return;
     };

@@ -1,0 +1,263 @@
+# shellcheck shell=dash
+# shellcheck disable=SC2154,SC2034  # variables are shared with init, which reads this
+#
+# The part of /init for roots that come from a server (gt.root=nfs and gt.root=ram): the network, the
+# root, the node's secrets, and what the running system needs to keep such a root.
+#
+#   gt.server=10.4.0.10, gt.node=fenn   who serves, and as whom; both are needed
+#   gt.http=8080                        the server's HTTP port
+#   gt.nfs_port=2049, gt.mount_port=... its NFS port, and the one for MOUNT where that is another
+#   gt.ram=sha256:<hex>, gt.ram_size=   digest and bytes of the image for gt.root=ram
+#   gt.net_timeout=120                  seconds to wait for cable, lease and server, each
+#   BOOTIF=01-<mac with dashes>         the network card to use; else the first wired one with a carrier
+#
+# The running system finds in /run/gt: `boot` (server, HTTP port, node), `address`, `secrets/`, the SSH
+# host key, and `busybox`, which needs no root to run.
+
+# --- The server ----------------------------------------------------------------------------------
+
+# tell STEP [DETAIL]: a line of the boot's record. The boot goes on whether it is heard or not.
+tell() {
+    [ -s "$run/address" ] || return 0
+    # What a URL cannot hold is not worth an encoder; the server reads `+` as a space.
+    detail="$(printf %s "$2" | tr -c 'A-Za-z0-9_.,:=/()-' '+')"
+    timeout 5 wget -q -T 3 -O /dev/null --post-data '' "$boot_url/step?name=$1&detail=$detail" \
+        2>/dev/null || true
+}
+
+# again WHAT COMMAND...: repeats COMMAND with growing pauses until it succeeds or the deadline passes.
+again() {
+    what="$1"
+    shift
+    end=$(($(seconds) + net_timeout)) pause=1
+    until "$@"; do
+        [ "$(seconds)" -lt "$end" ] || return 1
+        warn "$what: again in $pause seconds"
+        sleep "$pause"
+        [ "$pause" -ge 16 ] || pause=$((pause * 2))
+    done
+}
+
+# --- The network ---------------------------------------------------------------------------------
+
+# find_card: sets `card` to the interface to use. Wired hardware only, and raised first: there is no
+# carrier before.
+find_card() {
+    for path in /sys/class/net/*; do
+        if [ ! -e "$path/device" ] || [ -e "$path/phy80211" ]; then continue; fi
+        read -r type <"$path/type"
+        read -r mac <"$path/address"
+        [ "$type" = 1 ] || continue
+        [ -z "$bootif" ] || [ "$mac" = "$bootif" ] || continue
+        card="${path##*/}"
+        ip link set "$card" up
+        [ "$(cat "$path/carrier" 2>/dev/null)" != 1 ] || return 0
+    done
+    return 1
+}
+
+cards() {
+    for path in /sys/class/net/*; do
+        [ ! -e "$path/device" ] || echo "${path##*/}=$(cat "$path/address")"
+    done | tr '\n' ' '
+}
+
+# The class says to a DHCP server's log who asks; the client identifier is the MAC, as networkd's will be.
+ask_lease() { udhcpc -f -q -n -t 4 -T 3 -i "$card" -s /netboot/lease -V gt-image >/dev/null 2>&1; }
+
+network_up() {
+    if [ -z "$server" ] || [ -z "$node" ]; then die "gt.root=$mode_is needs gt.server= and gt.node="; fi
+    boot_url="http://$server:$http/boot/$node"
+    timeout="$net_timeout"
+    wait_for "a network cable" find_card ||
+        die "no wired network with a carrier${bootif:+ on $bootif}; found: $(cards)"
+    say "$card ($mac) has a carrier, asking for an address"
+    again "no answer by DHCP" ask_lease || die "no address by DHCP on $card in $net_timeout seconds"
+    say "address $(cat "$run/address"), server $server"
+    tell init
+}
+
+# --- The root ------------------------------------------------------------------------------------
+
+# The root is the server's, read-only, below memory.
+root_nfs() {
+    network_up
+    modprobe -q nfs
+    modprobe -q nfsv3
+    mkdir -p "$run/lower"
+    say "mounting $server:/$node"
+    again "$server:/$node cannot be mounted" mount_nfs ||
+        die "$server:/$node cannot be mounted, see the kernel's lines above"
+    attributes
+    overlay_over_lower
+    # overlayfs holds what it needs. A mount in sight would hang whoever looks at it while the server is
+    # away, such as `df` and systemd's own end. Lazily, because the loop device has a file open there.
+    [ -z "$above" ] || umount "$above"
+    umount -l "$run/lower"
+}
+
+# The port first: the kernel would wait for minutes, and not say for what. Then the options:
+# `addr` and `mountaddr`, because busybox adds none; `nocto,actimeo`, because what is served never
+# changes (half of all calls of a boot); never `noacl`, because overlayfs would refuse every user but
+# root (ENOTSUPP from the lower's ACLs, seen on 6.12.107).
+mount_nfs() {
+    nc -w 5 "$server" "$nfs_port" -e true 2>/dev/null || {
+        say "nobody listens on $server, port $nfs_port"
+        return 1
+    }
+    timeout 60 mount -t nfs -o "ro,vers=3,tcp,nolock,addr=$server,port=$nfs_port,mountaddr=$server,\
+mountport=${mount_port:-$nfs_port},mountproto=tcp,nocto,actimeo=86400" "$server:/$node" "$run/lower"
+}
+
+# attributes: sets `above` to a layer that goes over the lower. NFSv3 carries no extended attributes, so
+# the build puts all inodes that have some, such as file capabilities, into a small filesystem besides.
+attributes() {
+    image="$run/lower/usr/lib/gt/xattrs.ext4"
+    [ -f "$image" ] || return 0
+    modprobe -q loop
+    modprobe -q ext4
+    mkdir -p "$run/xattrs"
+    if mount -t ext4 -o ro "$image" "$run/xattrs"; then
+        above="$run/xattrs"
+    else
+        warn "extended attributes are lost, file capabilities among them"
+    fi
+}
+
+# The root is an image in memory, below more memory. It outlives the server.
+root_ram() {
+    network_up
+    case "$ram_size" in '' | *[!0-9]*) die "gt.root=ram needs gt.ram= and gt.ram_size=" ;; esac
+    wanted=$((ram_size / 1024 + 65536))
+    free="$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)"
+    [ "$free" -ge "$wanted" ] ||
+        die "the root needs $((wanted / 1024)) MiB of memory, $((free / 1024)) MiB are free"
+    mkdir -p "$run/image" "$run/lower"
+    mount -t tmpfs -o "mode=0700,size=$((ram_size + 4096))" gt-image "$run/image" ||
+        die "no memory for the root's image"
+    say "fetching the root, $((ram_size >> 20)) MiB"
+    again "the root did not come" fetch_image || die "the root's image cannot be had from $boot_url/root.img"
+    modprobe -q loop
+    modprobe -q ext4
+    mount -t ext4 -o ro,noatime "$run/image/root.img" "$run/lower" ||
+        die "the root's image cannot be mounted, see the kernel's lines above"
+    overlay_over_lower
+    umount "$run/lower"
+    umount -l "$run/image"
+}
+
+fetch_image() {
+    image="$run/image/root.img"
+    rm -f "$image"
+    # Hashed as it comes: afterwards it would cost as long again.
+    wget -q -T 20 -O - "$boot_url/root.img" 2>/dev/null | tee "$image" 2>/dev/null | sha256sum >"$run/sum" &
+    fetch=$!
+    said=0
+    while kill -0 "$fetch" 2>/dev/null; do
+        sleep 0.5
+        bytes="$(stat -c %s "$image" 2>/dev/null)"
+        tenths=$((${bytes:-0} * 10 / ram_size))
+        [ "$tenths" -le "$said" ] || say "${tenths}0 % of the root"
+        said=$tenths
+    done
+    wait "$fetch"
+    read -r sum _ <"$run/sum"
+    [ "sha256:$sum" != "$ram" ] || return 0
+    bytes="$(stat -c %s "$image" 2>/dev/null)"
+    say "the root that came has ${bytes:-0} bytes and sha256:$sum, wanted are $ram_size and $ram"
+    return 1
+}
+
+# --- Who the node is -----------------------------------------------------------------------------
+
+# The machine-id, the SSH host key and the secrets of the node's overlays: one archive, given once in
+# each boot.
+identity() {
+    mkdir -m 0700 "$run/secrets"
+    fetch_secrets || warn "the node's secrets did not come ($why): it starts without them"
+    id="$(cat "$run/secrets/machine-id" 2>/dev/null)"
+    case "$id" in
+    '' | *[!0-9a-f]*)
+        # Without one, systemd would take this for the first boot of a new system.
+        id="$(echo "gt-image $node $mac" | sha256sum | cut -c 1-32)"
+        ;;
+    esac
+    rm -f "$root/etc/machine-id"
+    echo "$id" >"$root/etc/machine-id"
+    chmod 0444 "$root/etc/machine-id"
+    host_key
+    own_secrets
+}
+
+fetch_secrets() {
+    for pause in 1 3 0; do
+        if why="$(timeout 20 wget -q -T 5 -O "$run/secrets.tar" --post-data '' "$boot_url/secrets" 2>&1)"; then
+            tar -x -o -f "$run/secrets.tar" -C "$run/secrets" && chmod -R go-rwx "$run/secrets"
+            status=$?
+            rm -f "$run/secrets.tar"
+            return "$status"
+        fi
+        # A refusal stays one.
+        case "$why" in *"server returned error"*) return 1 ;; esac
+        sleep "$pause"
+    done
+    return 1
+}
+
+host_key() {
+    [ -d "$root/etc/ssh" ] || return 0
+    for name in ssh_host_ed25519_key ssh_host_ed25519_key.pub; do
+        [ -f "$run/secrets/$name" ] || continue
+        mv "$run/secrets/$name" "$run/$name"
+        ln -sf "$run/$name" "$root/etc/ssh/$name"
+    done
+    # Without a key sshd would fail, over and over.
+    mkdir -p /run/systemd/system/ssh.service.d
+    printf '[Unit]\nConditionPathExistsGlob=/etc/ssh/ssh_host_*_key\n' \
+        >/run/systemd/system/ssh.service.d/50-gt-netboot.conf
+}
+
+# Lines `mode uid gid name path`: copies, because some programs refuse a link (munged does).
+own_secrets() {
+    [ -s "$root/etc/gt/secrets" ] || return 0
+    while read -r mode uid gid name path; do
+        if [ ! -f "$run/secrets/$name" ]; then
+            warn "the secret $name for $path did not come"
+        elif ! inside "$path" || ! own_secret; then
+            warn "$path: the secret $name cannot be put in place"
+        fi
+    done <"$root/etc/gt/secrets"
+}
+
+own_secret() {
+    mkdir -p "$root${path%/*}" && rm -f "$root$path" &&
+        (umask 077 && cat "$run/secrets/$name" >"$root$path") &&
+        chown "$uid:$gid" "$root$path" && chmod "$mode" "$root$path"
+}
+
+# --- What the running system needs -----------------------------------------------------------------
+
+keep_running() {
+    printf 'GT_SERVER=%s\nGT_HTTP=%s\nGT_NODE=%s\n' "$server" "$http" "$node" >"$run/boot"
+    cp /bin/busybox "$run/busybox"
+    cp /netboot/end "$run/end"
+    units=/run/systemd/system
+    mkdir -p /run/systemd/network "$units/multi-user.target.wants" "$units/sysinit.target.wants"
+    sed "s/@mac@/$mac/" /netboot/05-gt-netboot.network >/run/systemd/network/05-gt-netboot.network
+    cp /netboot/*.service "$units"
+    ln -s ../gt-boot-report.service "$units/multi-user.target.wants/"
+    for what in reboot poweroff halt; do
+        ln -s "../gt-end@.service" "$units/sysinit.target.wants/gt-end@$what.service"
+    done
+    # A Raspberry Pi restarts by it, and by then the root may be out of reach.
+    modprobe -q bcm2835_wdt
+    plain_fstab
+}
+
+# The card's partitions are not this root's: it must neither wait for them nor check them.
+plain_fstab() {
+    [ -s "$root/etc/fstab" ] || return 0
+    kept="$(sed -E '/^[[:space:]]*[^[:space:]#]+[[:space:]]+(\/|\/boot|\/boot\/.*|none|swap)[[:space:]]/d
+        /^[[:space:]]*(\/dev\/|[A-Z]*(UUID|LABEL)=)/{/nofail/!d}' "$root/etc/fstab")"
+    [ "$kept" = "$(cat "$root/etc/fstab")" ] || echo "$kept" >"$root/etc/fstab"
+}
