@@ -5,4 +5,14 @@
 //! Spec: design.md sections 10 and 13.
 
 pub mod board;
+pub mod export;
+pub mod inodes;
+pub mod site;
 pub mod status;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks. A panic elsewhere has been reported already; what it left is still the best there is.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
