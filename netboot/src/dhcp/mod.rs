@@ -3,8 +3,30 @@
 //! Must not know: files, images. It tells its [`Host`] what it saw.
 //! Spec: RFC 2131, 2132, 3396, 4578; the Pi firmware's habits are named where a rule rests on one.
 
+mod bind;
+mod fuzz;
+mod identity;
+mod link;
+mod memory;
+mod packet;
+mod reply;
+mod respond;
+mod service;
+#[cfg(test)]
+mod tests;
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+
+pub use bind::{BindError, Ports, Sockets};
+pub use fuzz::fuzz;
+pub use identity::{Client, Guid, Sender};
+pub use link::{Arp, Interface, Link, Probe};
+pub use memory::Memory;
+pub use packet::{MessageType, Opcode, OptionCode, Options, Packet, PacketError};
+pub use reply::PI_BOOT;
+pub use respond::{Decision, Mode, Reply, Settings, Situation, To, respond};
+pub use service::{Counters, Service};
 
 use crate::site::{Mac, Serial, Site};
 
@@ -70,6 +92,19 @@ pub enum Event {
         expected: Serial,
         /// What option 97 says.
         found: Serial,
+    },
+    /// The serial is the node's, but option 97 names another card than the one that asks: perhaps an
+    /// EEPROM that replaces the card's address. It is answered all the same.
+    CardMismatch {
+        /// The node.
+        node: String,
+        /// The last four bytes of the card's address, as option 97 says.
+        found: [u8; 4],
+    },
+    /// A node gave its address back: it shuts down, or its network does.
+    Released {
+        /// The node.
+        node: String,
     },
     /// Another DHCP server answered someone on this network.
     ForeignServer {
