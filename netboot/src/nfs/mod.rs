@@ -4,8 +4,24 @@
 //! Spec: RFC 1813 (NFSv3 and MOUNT v3); NFS_ACL v3 as the Linux kernel's fs/nfs_common/nfsacl.c and
 //! include/uapi/linux/nfsacl.h define it.
 
+mod access;
+mod acl;
+mod connection;
+mod counters;
+pub mod fuzz;
+pub mod handle;
+pub mod memory;
+mod mount;
+mod ops;
+mod read;
+pub mod service;
+pub mod types;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+
+pub use counters::Calls;
+pub use service::{Ports, Server, Sockets};
 
 use crate::content::Content;
 use crate::site::Site;
