@@ -14,6 +14,7 @@ mod plan;
 mod project;
 mod report;
 mod select;
+mod serve;
 mod why;
 
 use std::path::PathBuf;
@@ -100,6 +101,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Diff(diff::Diff),
     Why(why::Why),
+    Serve(serve::Serve),
     KnownHosts(known_hosts::KnownHosts),
     Gc(gc::Gc),
     Completions(completions::Completions),
@@ -134,6 +136,7 @@ pub fn main() -> ExitCode {
             Command::Inspect(c) => c.run(global),
             Command::Diff(c) => c.run(global),
             Command::Why(c) => c.run(global),
+            Command::Serve(c) => c.run(global),
             Command::KnownHosts(c) => c.run(global),
             Command::Gc(c) => c.run(global),
             Command::Completions(c) => c.run(),

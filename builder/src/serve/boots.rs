@@ -406,9 +406,8 @@ impl Work<'_> {
         if self.node.asking.is_some() && !self.node.current.as_ref().is_some_and(busy) {
             self.promote();
         }
-        let goes_on = |row: &Row| {
-            row.boot.outcome == Outcome::Booting && !row.mounted && row.silent(now) < FETCHES_ON
-        };
+        let goes_on =
+            |row: &Row| row.boot.outcome == Outcome::Booting && !row.mounted && row.silent(now) < FETCHES_ON;
         if !self.node.current.as_ref().is_some_and(goes_on) {
             self.begin();
         }
@@ -537,7 +536,10 @@ impl Work<'_> {
         }
         self.node.past.push_back(row);
         while self.node.past.len() > PAST {
-            self.node.past.pop_front().inspect(|old| self.changes.push(Change::Forgotten { id: old.boot.id }));
+            self.node
+                .past
+                .pop_front()
+                .inspect(|old| self.changes.push(Change::Forgotten { id: old.boot.id }));
         }
     }
 

@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition};
 
 const TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new("record");
 
@@ -82,8 +82,8 @@ impl Redb {
         let mut options = fs::File::options();
         // Made by us first: redb would make it readable for all.
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(fail)?;
-        let database = Database::builder().create_file(file).map_err(|e| match e {
+        options.open(&path).map_err(fail)?;
+        let database = Database::create(&path).map_err(|e| match e {
             DatabaseError::DatabaseAlreadyOpen => RecordError::InUse { path: path.clone() },
             e => RecordError::Damaged { path: path.clone(), what: e.to_string() },
         })?;
@@ -201,10 +201,7 @@ mod tests {
     fn a_damaged_database_is_told() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("boots.redb"), "junk".repeat(4096)).unwrap();
-        assert!(matches!(
-            Redb::open(dir.path()),
-            Err(RecordError::Damaged { .. } | RecordError::Io { .. })
-        ));
+        assert!(matches!(Redb::open(dir.path()), Err(RecordError::Damaged { .. } | RecordError::Io { .. })));
     }
 
     #[test]
