@@ -5,4 +5,8 @@
 //! Spec: design.md sections 10 and 13.
 
 pub mod board;
+pub mod http;
+pub mod metrics;
+pub mod secrets;
 pub mod status;
+pub mod wipe;
