@@ -8,7 +8,7 @@ pub mod locking;
 pub mod node;
 mod output;
 pub mod packages;
-mod secrets;
+pub mod secrets;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -98,7 +98,7 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// `discover`, `offer`, `lease`, `file`, `missing`, `mount`, `late`, `alarm`, or as the node told:
-    /// `init`, `root`, `secrets`, `switch`, `login`, `fail`.
+    /// `init`, `root`, `secrets`, `switch`, `login`, `failed`.
     pub step: String,
     /// Milliseconds since the boot began.
     pub at_ms: u64,
@@ -241,7 +241,7 @@ pub(crate) mod tests {
     fn boots_are_counted_and_cut() {
         let status = example();
         let boot = &status.nodes[0].boots[0];
-        assert_eq!((boot.until("login"), boot.until("fail")), (Some(31_200), None));
+        assert_eq!((boot.until("login"), boot.until("failed")), (Some(31_200), None));
         assert_eq!(boot.bytes(), 2_255_872);
         assert_eq!(status.clone().with_boots(1).nodes[0].boots.len(), 1);
         assert!(status.with_boots(0).nodes.iter().all(|node| node.boots.is_empty()));
