@@ -14,6 +14,7 @@ mod judge_ext4;
 mod judge_fat;
 mod kernel;
 mod qemu_initramfs;
+mod serve;
 mod small;
 mod support;
 
@@ -23,6 +24,7 @@ fn main() {
     trials.extend(cli::trials());
     trials.extend(small::trials());
     trials.extend(fenn::trials());
+    trials.extend(serve::trials());
     trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();
 }

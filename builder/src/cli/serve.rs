@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -13,9 +13,12 @@ use clap::{Args, ValueEnum};
 
 use super::{Global, Hint, project::Project};
 use crate::cluster::{Dhcp, Network};
+use crate::digest::Digest;
+use crate::layer::identity::ClusterKey;
 use crate::serve::run::{self, Settings};
-use crate::serve::site;
 use crate::serve::sockets::Wanted;
+use crate::serve::{secrets, site};
+use crate::store::Store;
 
 /// Serve all nodes: DHCP, TFTP and NFS
 ///
@@ -92,8 +95,10 @@ impl Serve {
         let server = self.server(&network)?;
         let settings = self.settings(&network, server, &project, global.json);
         let json = global.json;
-        let load = move || Ok(site::site(&project.load()?.cluster, server));
-        run::serve(&settings, Box::new(load), |addresses| {
+        let place = project.clone();
+        let load = move || Ok(site::site(&place.load()?.cluster, server));
+        let vault = move |node: &str, root: &Digest| secrets_of(&project, node, root);
+        run::serve(&settings, Box::new(load), Box::new(vault), |addresses| {
             print_ready(addresses, json).context("printing the `ready` line")
         })?;
         Ok(ExitCode::SUCCESS)
@@ -122,8 +127,27 @@ impl Serve {
             http: self.http.unwrap_or(SocketAddr::new(IpAddr::V4(address), 8080)),
         };
         let (store, state) = (project.store.clone(), self.state.clone());
-        Settings { wanted, dhcp, server, store, state, incomplete: self.allow_incomplete, json }
+        let secrets = secrets_folder(project).to_path_buf();
+        Settings { wanted, dhcp, server, store, secrets, state, incomplete: self.allow_incomplete, json }
     }
+}
+
+fn secrets_folder(project: &Project) -> &Path {
+    project.key.parent().unwrap_or(Path::new(""))
+}
+
+/// Reads the description, the key and the owner's files anew, so that nothing secret is kept in the
+/// memory of a server that runs for months.
+fn secrets_of(project: &Project, node: &str, root: &Digest) -> anyhow::Result<Vec<u8>> {
+    let description = project.load()?;
+    let this = description.cluster.node(node).context("the node is no longer in the description")?;
+    let (key, _) = ClusterKey::load_or_make(&project.key).context("reading the cluster key")?;
+    let store = Store::open(&project.store).context("opening the store")?;
+    let tree = store.tree(root).context("reading the node's root")?;
+    let overlays = description.overlays.expand_node(this);
+    let folder = secrets_folder(project);
+    let parts = secrets::Parts { node, overlays: &overlays, key: &key, folder, root: &tree, store: &store };
+    Ok(secrets::bundle(&parts)?.bytes)
 }
 
 /// `ready dhcp=0.0.0.0:67 tftp=…`, or the same as one JSON object on one line.

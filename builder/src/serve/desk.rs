@@ -21,6 +21,7 @@ use super::inodes::Inodes;
 use super::keeper::Keeper;
 use super::log::{self, Log};
 use super::record::{Record, RecordError};
+use super::secrets::release::Ledger;
 use super::seen::Sightings;
 use super::status::{Server, Stranger};
 use super::{lock, wall_clock};
@@ -28,8 +29,10 @@ use crate::digest::Digest;
 use crate::manifest::Manifest;
 use crate::store::{Reader, StoreError};
 
+/// Puts together the secrets of a node that boots the root tree of this digest.
+pub type Vault = Box<dyn Fn(&str, &Digest) -> anyhow::Result<Vec<u8>> + Send + Sync>;
+
 /// What the desk is made of.
-#[derive(Debug)]
 pub struct Parts {
     /// The nodes.
     pub site: Site,
@@ -41,6 +44,8 @@ pub struct Parts {
     pub keeper: Keeper,
     /// Tells the owner.
     pub log: Arc<Log>,
+    /// Gives out secrets; who may have them is decided here.
+    pub vault: Vault,
     /// DHCP is someone else's, so that a boot may first be seen by its MOUNT.
     pub alone: bool,
     /// Serve generations that lack overlays, too.
@@ -53,6 +58,8 @@ pub struct Past {
     rows: Vec<super::boots::Row>,
     strangers: Vec<Stranger>,
     servers: Vec<Server>,
+    /// Nodes with the boots that got their secrets.
+    given: Vec<(String, u64)>,
 }
 
 impl Past {
@@ -72,12 +79,12 @@ impl Past {
             rows: all(record, "boot/")?,
             strangers: all(record, "stranger/")?,
             servers: all(record, "server/")?,
+            given: all(record, "given/")?,
         })
     }
 }
 
 /// The desk.
-#[derive(Debug)]
 pub struct Desk {
     site: RwLock<Arc<Site>>,
     store: Reader,
@@ -90,6 +97,7 @@ pub struct Desk {
     keeper: Keeper,
     log: Arc<Log>,
     started: Instant,
+    vault: Vault,
     alone: bool,
     incomplete: bool,
     changes: watch::Sender<u64>,
@@ -102,6 +110,7 @@ struct State {
     boots: Boots,
     strangers: Sightings<Stranger>,
     servers: Sightings<Server>,
+    ledger: Ledger,
     counters: BTreeMap<(&'static str, String), u64>,
     pins: String,
 }
@@ -129,13 +138,16 @@ impl Desk {
     /// Takes up what was recorded. No tree is loaded yet: see [`Desk::keep_warm`].
     pub fn new(parts: Parts) -> Arc<Desk> {
         let started = Instant::now();
-        let Parts { site, store, past, keeper, log, alone, incomplete } = parts;
+        let Parts { site, store, past, keeper, log, vault, alone, incomplete } = parts;
+        let mut ledger = Ledger::default();
+        past.given.iter().for_each(|(node, boot)| ledger.restore(node, *boot));
         let boots = Boots::restore(past.rows, clock(started));
         let (warm, cold) = std::sync::mpsc::channel();
         let state = State {
             boots,
             strangers: Sightings::restore(past.strangers),
             servers: Sightings::restore(past.servers),
+            ledger,
             counters: BTreeMap::new(),
             pins: String::new(),
         };
@@ -149,6 +161,7 @@ impl Desk {
             keeper,
             log,
             started,
+            vault,
             alone,
             incomplete,
             changes: watch::channel(0).0,

@@ -17,7 +17,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Desk, Parts, Past};
+use super::desk::{Desk, Parts, Past, Vault};
+use super::http;
 use super::keeper::{Keeper, PinsDir};
 use super::log::Log;
 use super::record::{Redb, handle_key};
@@ -46,6 +47,8 @@ pub struct Settings {
     pub server: Ipv4Addr,
     /// The store.
     pub store: PathBuf,
+    /// Where the secrets lie, if there are any.
+    pub secrets: PathBuf,
     /// Where boots are recorded, if not in the store.
     pub state: Option<PathBuf>,
     /// Serve generations that lack overlays, too.
@@ -64,6 +67,7 @@ pub type Load = Box<dyn Fn() -> anyhow::Result<Site> + Send + Sync>;
 pub fn serve(
     settings: &Settings,
     load: Load,
+    vault: Vault,
     ready: impl FnOnce(&[(&'static str, std::net::SocketAddr)]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let site = load()?;
@@ -89,7 +93,7 @@ pub fn serve(
     if state != beside {
         dirs.push(&state);
     }
-    match user::drop_rights(&root, &dirs).context("giving up rights")? {
+    match user::drop_rights(&root, &dirs, &settings.secrets).context("giving up rights")? {
         Became::BareRoot => {
             log.line("serve", "user", "stays root, without capabilities: the store is root's")
         }
@@ -102,7 +106,8 @@ pub fn serve(
     let keeper = Keeper::start(Box::new(record), Some(pins), log.clone()).context("starting the record")?;
     let alone = settings.dhcp == Dhcp::Off;
     let incomplete = settings.incomplete;
-    let desk = Desk::new(Parts { site, store: reader, past, keeper, log: log.clone(), alone, incomplete });
+    let desk =
+        Desk::new(Parts { site, store: reader, past, keeper, log: log.clone(), vault, alone, incomplete });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.context("starting threads")?;
     let addresses = bound.addresses().context("asking for the sockets' addresses")?;
@@ -246,11 +251,9 @@ impl Life {
             server.run(sockets, token).await;
             ("NFS", Ok(()))
         });
-        // Held until the pages are served from it.
-        let (http, token) = (listener(bound.http)?, shutdown.clone());
+        let (http, board, token) = (listener(bound.http)?, self.desk.clone(), shutdown.clone());
         services.spawn(async move {
-            token.cancelled().await;
-            drop(http);
+            http::serve(http, board, token).await;
             ("HTTP", Ok(()))
         });
         Ok(services)

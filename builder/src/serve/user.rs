@@ -21,29 +21,32 @@ pub enum Became {
     Same,
     /// The owner of the store.
     Owner(u32),
-    /// Nobody: the store is root's, and everybody may read it.
+    /// Nobody: the store is root's, everybody may read it, and there are no secrets to give out.
     Nobody,
-    /// Root without any capability: the store is root's alone, and somebody has to read it.
+    /// Root without any capability: the store or the secrets are root's alone, and somebody has to
+    /// read them.
     BareRoot,
 }
 
 /// Gives up all capabilities, for none is needed once the sockets are bound, and the user root where
-/// the store can be read without. `state` are the directories that must stay writable.
+/// the store can be read without. `state` are the directories that must stay writable, `secrets` is
+/// where the secrets lie, if there are any.
 ///
 /// # Errors
 /// If the kernel refuses; then nothing must be served.
-pub fn drop_rights(store: &Path, state: &[&Path]) -> io::Result<Became> {
+pub fn drop_rights(store: &Path, state: &[&Path], secrets: &Path) -> io::Result<Became> {
     thread::set_no_new_privs(true)?;
-    let became = if rustix::process::geteuid().is_root() { leave_root(store, state)? } else { Became::Same };
+    let became =
+        if rustix::process::geteuid().is_root() { leave_root(store, state, secrets)? } else { Became::Same };
     let none = CapabilitySet::empty();
     thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
     Ok(became)
 }
 
-fn leave_root(store: &Path, state: &[&Path]) -> io::Result<Became> {
+fn leave_root(store: &Path, state: &[&Path], secrets: &Path) -> io::Result<Became> {
     let owner = fs::metadata(store)?;
     let (became, (uid, gid)) = match owner.uid() {
-        0 if !readable_by_all(store) => return Ok(Became::BareRoot),
+        0 if !readable_by_all(store) || secrets.exists() => return Ok(Became::BareRoot),
         0 => (Became::Nobody, NOBODY),
         uid => (Became::Owner(uid), (uid, owner.gid())),
     };
@@ -129,7 +132,7 @@ mod tests {
     fn rights_are_gone_for_good() {
         let dir = tempfile::tempdir().unwrap();
         let became = std::thread::spawn(move || {
-            let became = drop_rights(dir.path(), &[]).unwrap();
+            let became = drop_rights(dir.path(), &[], &dir.path().join("none")).unwrap();
             assert!(thread::no_new_privs().unwrap());
             let left = thread::capabilities(None).unwrap();
             assert!(left.effective.is_empty() && left.permitted.is_empty());

@@ -202,7 +202,7 @@ impl Desk {
 }
 
 /// Runs what may wait for a disk, without holding up the tasks of this thread.
-fn blocking<T>(work: impl FnOnce() -> T) -> T {
+pub(super) fn blocking<T>(work: impl FnOnce() -> T) -> T {
     let many = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
     if many { tokio::task::block_in_place(work) } else { work() }
 }

@@ -60,8 +60,9 @@ impl Bench {
             domain: "nodes.test".into(),
             nodes: vec![node("fenn", 15), node("jast", 16)],
         };
+        let vault: Vault = Box::new(|node, _| Ok(format!("secrets of {node}").into_bytes()));
         let (alone, incomplete) = (self.alone, self.incomplete);
-        let parts = Parts { site, store: reader, past, keeper, log, alone, incomplete };
+        let parts = Parts { site, store: reader, past, keeper, log, vault, alone, incomplete };
         self.desk = Some(Desk::new(parts));
     }
 
@@ -234,4 +235,45 @@ fn strangers_and_other_servers_are_listed_and_outlive_a_restart() {
     assert!(bench.desk().status().strangers.is_empty());
     bench.restart();
     assert!(bench.desk().status().strangers.is_empty());
+}
+
+#[test]
+fn secrets_are_given_once_for_each_boot_also_after_a_restart() {
+    let mut bench = Bench::new();
+    bench.publish("fenn", "one", false);
+    assert_eq!(bench.desk().secrets(FENN, "fenn"), Err(Refused::NoBoot));
+    bench.discover();
+    bench.fetch("kernel8.img").unwrap();
+    assert_eq!(bench.desk().secrets(JAST, "fenn"), Err(Refused::Address));
+    assert_eq!(bench.desk().secrets(FENN, "fenn").as_deref(), Ok(&b"secrets of fenn"[..]));
+    assert_eq!(bench.desk().secrets(FENN, "fenn"), Err(Refused::Again));
+    bench.restart();
+    assert_eq!(bench.desk().secrets(FENN, "fenn"), Err(Refused::Again));
+    let boot = &bench.desk().status().nodes[0].boots[0];
+    let count = |step: &str| boot.steps.iter().filter(|s| s.step == step).count();
+    assert_eq!((count("secrets"), count("alarm")), (1, 2));
+}
+
+#[test]
+fn a_memory_root_is_the_object_that_its_command_line_names() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let image = store.put_bytes(b"a whole root").unwrap();
+    let line = format!("console=tty1 gt.root=ram gt.ram={} gt.ram_size={}\n", image.digest, image.size);
+    bench.publish("fenn", &line, false);
+    bench.desk().see("fenn", Event::Request);
+    assert_eq!(bench.desk().ram_image(FENN, "fenn").err(), Some(Refused::None), "no such line");
+    let object = store.put_bytes(line.as_bytes()).unwrap();
+    let inode = Inode { meta: Meta::default(), kind: Kind::File(object) };
+    let boot = store.put_tree(&tree(&[("cmdline.netboot.txt", inode)])).unwrap();
+    let mut manifest = manifest();
+    manifest.boot = boot.to_string();
+    let manifest = manifest.to_bytes();
+    let digest = Digest::of(&manifest);
+    let generation = Generation { digest, root: boot, boot, manifest, sbom: vec![], origins: vec![] };
+    store.put_generation("fenn", &generation).unwrap();
+    bench.discover();
+    bench.desk().see("fenn", Event::Request);
+    assert_eq!(bench.desk().ram_image(JAST, "fenn").err(), Some(Refused::Address));
+    assert_eq!(bench.desk().ram_image(FENN, "fenn").unwrap().len(), 12);
 }
