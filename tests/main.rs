@@ -16,6 +16,7 @@ mod kernel;
 mod netboot;
 mod netroot;
 mod qemu_initramfs;
+mod serve;
 mod small;
 mod support;
 
@@ -27,6 +28,7 @@ fn main() {
     trials.extend(fenn::trials());
     trials.extend(netboot::trials());
     trials.extend(netroot::trials());
+    trials.extend(serve::trials());
     trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();
 }

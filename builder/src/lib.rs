@@ -24,5 +24,6 @@ pub mod origin;
 pub mod overlay;
 pub mod plan;
 pub mod sbom;
+pub mod serve;
 pub mod store;
 pub mod tree;

@@ -11,7 +11,7 @@ pub mod node;
 mod output;
 pub mod packages;
 pub mod ram;
-mod secrets;
+pub mod secrets;
 pub mod xattrs;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,7 @@
 //! Must not know: how anything is built; each command is one file.
 //! Spec: design.md section 11.
 
+mod adopt;
 mod build;
 mod completions;
 mod diff;
@@ -13,7 +14,13 @@ mod lock;
 mod plan;
 mod project;
 mod report;
+mod reset;
+mod rollback;
 mod select;
+mod serve;
+mod server;
+mod status;
+mod timeline;
 mod why;
 
 use std::path::PathBuf;
@@ -82,6 +89,16 @@ enum HowProgress {
 }
 
 impl Global {
+    #[cfg(test)]
+    fn for_tests() -> Global {
+        #[derive(Parser)]
+        struct Only {
+            #[command(flatten)]
+            global: Global,
+        }
+        Only::parse_from(["gt-image"]).global
+    }
+
     fn progress(&self) -> Progress {
         Progress::new(match self.progress {
             HowProgress::Auto => Mode::Auto,
@@ -100,6 +117,11 @@ enum Command {
     Inspect(inspect::Inspect),
     Diff(diff::Diff),
     Why(why::Why),
+    Serve(serve::Serve),
+    Status(status::Status),
+    Adopt(adopt::Adopt),
+    Rollback(rollback::Rollback),
+    Reset(reset::Reset),
     KnownHosts(known_hosts::KnownHosts),
     Gc(gc::Gc),
     Completions(completions::Completions),
@@ -134,6 +156,11 @@ pub fn main() -> ExitCode {
             Command::Inspect(c) => c.run(global),
             Command::Diff(c) => c.run(global),
             Command::Why(c) => c.run(global),
+            Command::Serve(c) => c.run(global),
+            Command::Status(c) => c.run(global),
+            Command::Adopt(c) => c.run(global),
+            Command::Rollback(c) => c.run(global),
+            Command::Reset(c) => c.run(global),
             Command::KnownHosts(c) => c.run(global),
             Command::Gc(c) => c.run(global),
             Command::Completions(c) => c.run(),
@@ -180,6 +207,10 @@ mod tests {
         check::<Vec<super::inspect::Row>>("output-inspect");
         check::<Vec<super::diff::Row>>("output-diff");
         check::<super::why::Answer>("output-why");
+        check::<crate::serve::status::Status>("output-status");
+        check::<super::adopt::Adopted>("output-adopt");
+        check::<Vec<super::rollback::Row>>("output-rollback");
+        check::<Vec<super::reset::Row>>("output-reset");
         check::<Vec<super::known_hosts::Row>>("output-known-hosts");
         check::<crate::store::Freed>("output-gc");
     }

@@ -74,7 +74,23 @@ impl Checker<'_> {
         let gateway = self.machine("the gateway", &raw.gateway, subnet.as_ref());
         let server = self.machine("the server", &raw.server, subnet.as_ref());
         let dns = raw.dns.iter().filter_map(|at| self.address(at)).collect();
-        Some(Network { subnet: subnet?.value, gateway, dns, server, dhcp: raw.dhcp.unwrap_or_default() })
+        let reset = self.reset(raw.reset.as_deref());
+        let dhcp = raw.dhcp.unwrap_or_default();
+        Some(Network { subnet: subnet?.value, gateway, dns, server, dhcp, reset })
+    }
+
+    /// An empty list is as good as none: there is no way to say that no node can be reset.
+    fn reset(&mut self, raw: Option<&[At<String>]>) -> Vec<String> {
+        let words = raw.unwrap_or_default();
+        match words.first() {
+            None => super::RESET.map(str::to_owned).to_vec(),
+            Some(program) => {
+                if program.get().trim().is_empty() {
+                    self.add(program, "the first word of `reset` must be a program, such as `ssh`");
+                }
+                words.iter().map(|word| word.get().clone()).collect()
+            }
+        }
     }
 
     fn address(&mut self, at: &At<String>) -> Option<Ipv4Addr> {

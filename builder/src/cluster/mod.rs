@@ -2,6 +2,7 @@
 //! Must not know: what an overlay holds, bases, how anything is built.
 //! Spec: design.md section 4.
 
+pub mod adopt;
 mod check;
 mod name;
 mod net;
@@ -71,7 +72,14 @@ pub struct Network {
     pub server: Option<Ipv4Addr>,
     /// How the server takes part in DHCP.
     pub dhcp: Dhcp,
+    /// Program and arguments that have a running node reboot, each a template; never empty.
+    pub reset: Vec<String>,
 }
+
+/// `[network] reset` when it is left out: nobody is there to type a password or to confirm a key, so ssh
+/// must not ask, and a node that is gone must not be waited for.
+pub const RESET: [&str; 8] =
+    ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "root@{{ node.ip }}", "systemctl", "reboot"];
 
 /// How the server takes part in DHCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -157,6 +165,21 @@ impl Model {
             Model::Pi3 => "pi3",
             Model::Pi4 => "pi4",
             Model::Pi5 => "pi5",
+        }
+    }
+
+    /// The model of a board by its revision code, as the firmware tells it in DHCP option 97: bit 23 marks
+    /// the new style, bits 4 to 11 are the type. `None` for boards that no model here stands for.
+    /// Source: Raspberry Pi documentation, "New-style revision codes".
+    pub fn from_revision(code: u32) -> Option<Model> {
+        if code & 1 << 23 == 0 {
+            return None;
+        }
+        match code >> 4 & 0xff {
+            0x08 | 0x0d => Some(Model::Pi3),
+            0x11 => Some(Model::Pi4),
+            0x17 => Some(Model::Pi5),
+            _ => None,
         }
     }
 }

@@ -203,3 +203,36 @@ proptest! {
         prop_assert!(cluster.is_some() || !report.is_empty());
     }
 }
+
+#[test]
+fn the_command_that_resets_a_node() {
+    let load = |line: &str| load_text(&SAMPLE.replace("dhcp = \"proxy\"", line));
+    assert_eq!(load("").0.unwrap().network.reset, RESET);
+    assert_eq!(load("reset = []").0.unwrap().network.reset, RESET);
+    let own = load("reset = [\"ipmi\", \"{{ node.name }}\"]").0.unwrap();
+    assert_eq!(own.network.reset, ["ipmi", "{{ node.name }}"]);
+    let (_, report) = load("reset = [\" \", \"x\"]");
+    assert_eq!(report, "cluster.toml:12:10: the first word of `reset` must be a program, such as `ssh`");
+    let (_, report) = load("reset = \"reboot\"");
+    assert!(report.starts_with("cluster.toml:12:9: "), "{report}");
+}
+
+#[test]
+fn models_follow_from_revision_codes() {
+    for (code, want) in [
+        (0xc03111, Some(Model::Pi4)),
+        (0xd03115, Some(Model::Pi4)),
+        (0xc04170, Some(Model::Pi5)),
+        (0xa02082, Some(Model::Pi3)),
+        (0xa020d3, Some(Model::Pi3)),
+        // Warranty and overvoltage bits say nothing about the model.
+        (0xc2c03111, Some(Model::Pi4)),
+        // Zero 2 W, Compute Module 4, an old-style code.
+        (0x902120, None),
+        (0xb03140, None),
+        (0x000e, None),
+        (0, None),
+    ] {
+        assert_eq!(Model::from_revision(code), want, "{code:x}");
+    }
+}

@@ -63,6 +63,10 @@ pub(crate) struct Network {
     pub server: Option<At<String>>,
     /// `proxy` when left out.
     pub dhcp: Option<Dhcp>,
+    /// The command by which `gt-image reset` has a running node reboot, word by word; each word is a
+    /// template. `ssh -o BatchMode=yes -o ConnectTimeout=10 root@{{ node.ip }} systemctl reboot` when left
+    /// out.
+    pub reset: Option<Vec<At<String>>>,
 }
 
 /// Somebody who may log in.

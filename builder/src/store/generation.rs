@@ -17,6 +17,9 @@ use std::time::SystemTime;
 use super::{Result, Store, StoreError, fail, work};
 use crate::digest::Digest;
 
+/// Which generations running nodes use, a node and a digest a line; written by `gt-image serve`.
+pub const PINS: &str = "serve/pins";
+
 /// One build of one node. The digest is that of the manifest, which names both trees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
@@ -125,8 +128,25 @@ impl Store {
         Ok(paths.iter().filter_map(|p| Some(p.file_name()?.to_str()?.to_owned())).collect())
     }
 
-    /// Removes generations beyond the newest `keep` of each node (the current one always stays),
-    /// then all trees, cached layers and objects that nothing needs any more. The store must have
+    /// Says which generations are being served to running nodes: gc leaves them. The file is read
+    /// by gc alone, so that gc needs no part of the server.
+    pub fn pins(&self) -> Result<BTreeSet<(String, Digest)>> {
+        let path = self.root().join(PINS);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            Err(e) => return Err(fail("reading", &path, e)),
+        };
+        let line = |line: &str| {
+            let (node, digest) = line.split_once(' ')?;
+            Some((node.to_owned(), digest.parse().ok()?))
+        };
+        let pins: Option<BTreeSet<_>> = text.lines().map(line).collect();
+        pins.ok_or_else(|| StoreError::Damaged { path, what: "wanted is a node and a digest a line".into() })
+    }
+
+    /// Removes generations beyond the newest `keep` of each node (the current one and those that
+    /// are being served always stay), then all trees, cached layers and objects that nothing needs any more. The store must have
     /// been opened with [`Store::open_alone`].
     pub fn gc(&self, keep: usize, keep_layers: bool) -> Result<Freed> {
         let mut freed = Freed::default();
@@ -134,11 +154,13 @@ impl Store {
             freed.bytes += remove(&path)?;
         }
         let mut trees = BTreeSet::new();
+        let pins = self.pins()?;
         for node in self.nodes()? {
             let current = self.current(&node)?;
             for (age, digest) in self.generations(&node)?.into_iter().enumerate() {
                 let dir = self.generation_dir(&node).join(digest.hex());
-                if age >= keep && current != Some(digest) {
+                let pinned = pins.contains(&(node.clone(), digest));
+                if age >= keep && current != Some(digest) && !pinned {
                     freed.bytes += remove(&dir)?;
                     freed.generations += 1;
                     continue;
@@ -272,6 +294,25 @@ mod tests {
         assert_eq!(store.generation("fenn", &b.digest).unwrap().as_ref(), Some(&b));
         assert_eq!(store.tree(&b.root).unwrap().len(), 2);
         assert!(!dir.path().join("tmp/killed-1.d").exists());
+    }
+
+    #[test]
+    fn gc_leaves_what_a_running_node_uses() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let all = ["one", "two", "three"].map(|content| generation(&store, content));
+        all.iter().for_each(|g| store.put_generation("fenn", g).unwrap());
+        fs::create_dir(dir.path().join("serve")).unwrap();
+        fs::write(dir.path().join(PINS), format!("fenn {}\njast {}\n", all[0].digest, all[1].digest))
+            .unwrap();
+        drop(store);
+        let store = Store::open_alone(dir.path()).unwrap();
+        assert_eq!(store.gc(1, true).unwrap().generations, 1);
+        assert!(store.generation("fenn", &all[0].digest).unwrap().is_some());
+        assert!(store.generation("fenn", &all[1].digest).unwrap().is_none(), "another node's pin is none");
+        assert!(store.tree(&all[0].root).is_ok());
+        fs::write(dir.path().join(PINS), "fenn\n").unwrap();
+        assert!(store.gc(1, true).is_err(), "a pin that cannot be read is no leave to remove");
     }
 
     #[test]

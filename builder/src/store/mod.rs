@@ -8,6 +8,7 @@
 //! trees/<digest>             a tree's canonical text, zstd
 //! layers/<key>               digest of the tree that these inputs give
 //! generations/               see `generation`
+//! serve/                     the boot record of `gt-image serve`; `pins` names what gc must leave
 //! tmp/                       files and directories that are being made
 //! ```
 //!
@@ -17,6 +18,7 @@
 
 mod generation;
 mod object;
+mod reader;
 mod work;
 
 use std::collections::HashMap;
@@ -29,8 +31,9 @@ use crate::digest::Digest;
 use crate::io::atomic;
 use crate::tree::{Object, Tree, dump};
 
-pub use generation::{Freed, Generation};
+pub use generation::{Freed, Generation, PINS};
 pub use object::ObjectWriter;
+pub use reader::{Reader, Summary};
 pub use work::WorkDir;
 
 /// The store could not do what was asked.

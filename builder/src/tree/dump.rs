@@ -20,7 +20,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::BufRead;
+use std::io::{BufRead, Read as _};
 
 use super::{Hole, Inode, InodeId, Kind, Meta, Object, Time, Tree, TreePath};
 use crate::digest::Digest;
@@ -118,54 +118,114 @@ fn escape(out: &mut String, bytes: &[u8]) {
 /// a tree has one text.
 pub fn read(text: &[u8]) -> Result<Tree, DumpError> {
     let mut tree: Option<Tree> = None;
-    let mut last: Option<TreePath> = None;
-    let mut lines = text;
-    let mut number = 0;
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        // Reading from a slice cannot fail.
-        if lines.read_until(b'\n', &mut line).unwrap_or(0) == 0 {
-            break;
-        }
-        number += 1;
-        let fail = |what: String| DumpError { line: number, what };
-        if line.len() > LINE_MAX {
-            return Err(fail("longer than any entry can be".into()));
-        }
-        let line = line.strip_suffix(b"\n").ok_or_else(|| fail("cut off".into()))?;
-        let line = std::str::from_utf8(line).map_err(|_| fail("not ASCII".into()))?;
-        if number == 1 {
-            if line != HEADER {
-                return Err(fail(format!("`{HEADER}` is wanted, not `{line}`")));
+    let mut lines = Lines::new(text);
+    while let Some((path, line)) = lines.next().transpose()? {
+        let put = |tree: &mut Option<Tree>| match (tree, line) {
+            (None, Line::Inode(inode)) if path.is_root() && inode.is_dir() => Ok(Some(Tree::new(inode.meta))),
+            (None, _) => Err("the first entry must be the root directory".into()),
+            (Some(tree), Line::Inode(inode)) => {
+                tree.insert(path, inode).map(|_| None).map_err(|e| e.to_string())
             }
-            continue;
+            (Some(tree), Line::Link(first)) => {
+                let id = tree.id(&first).ok_or_else(|| format!("`{first}` does not exist"))?;
+                tree.link(path, id).map(|()| None).map_err(|e| e.to_string())
+            }
+        };
+        if let Some(root) = put(&mut tree).map_err(|what| lines.fail(what))? {
+            tree = Some(root);
         }
-        let path = read_line(&mut tree, line).map_err(fail)?;
-        if last.as_ref().is_some_and(|last| *last >= path) {
-            return Err(fail(format!("`{path}` is out of order")));
-        }
-        last = Some(path);
     }
-    let whole = |what: &str| DumpError { line: number, what: what.into() };
-    let tree = tree.ok_or_else(|| whole("no root directory"))?;
+    let tree = tree.ok_or_else(|| lines.fail("no root directory".into()))?;
     if write(&tree).as_bytes() != text {
-        return Err(whole("not in canonical form"));
+        return Err(lines.fail("not in canonical form".into()));
     }
     Ok(tree)
 }
 
-fn read_line(tree: &mut Option<Tree>, line: &str) -> Result<TreePath, String> {
+/// What one line says of its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// An inode under its first name.
+    Inode(Inode),
+    /// A further name of the inode that this path has.
+    Link(TreePath),
+}
+
+/// The lines of a dump one after another, in the order of a walk, for readers to whom a [`Tree`] is
+/// too big. Each line is checked by itself and against the order; that parents exist, that there is
+/// a root and that the form is canonical is for the reader, or follows from the text's digest.
+#[derive(Debug)]
+pub struct Lines<R> {
+    reader: R,
+    number: usize,
+    last: Option<TreePath>,
+    line: Vec<u8>,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Begins at the header.
+    pub fn new(reader: R) -> Lines<R> {
+        Lines { reader, number: 0, last: None, line: Vec::new() }
+    }
+
+    /// A fault of the line read last.
+    pub fn fail(&self, what: String) -> DumpError {
+        DumpError { line: self.number, what }
+    }
+
+    /// What the bytes are read from.
+    pub fn into_inner(self) -> R {
+        self.reader
+    }
+
+    fn read(&mut self) -> Result<Option<(TreePath, Line)>, String> {
+        loop {
+            self.line.clear();
+            // One byte more than a line may have tells a long one from one that just fits.
+            let mut limited = (&mut self.reader).take(LINE_MAX as u64 + 1);
+            if limited.read_until(b'\n', &mut self.line).map_err(|e| e.to_string())? == 0 {
+                return match self.number {
+                    0 => Err(format!("`{HEADER}` is wanted, not an empty text")),
+                    _ => Ok(None),
+                };
+            }
+            self.number += 1;
+            if self.line.len() > LINE_MAX {
+                return Err("longer than any entry can be".into());
+            }
+            let line = self.line.strip_suffix(b"\n").ok_or("cut off")?;
+            let line = std::str::from_utf8(line).map_err(|_| "not ASCII")?;
+            if self.number > 1 {
+                let (path, line) = read_line(line)?;
+                if self.last.as_ref().is_some_and(|last| *last >= path) {
+                    return Err(format!("`{path}` is out of order"));
+                }
+                self.last = Some(path.clone());
+                return Ok(Some((path, line)));
+            }
+            if line != HEADER {
+                return Err(format!("`{HEADER}` is wanted, not `{line}`"));
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Iterator for Lines<R> {
+    type Item = Result<(TreePath, Line), DumpError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().map_err(|what| self.fail(what)).transpose()
+    }
+}
+
+fn read_line(line: &str) -> Result<(TreePath, Line), String> {
     let mut fields = line.split(' ');
     let mut field = |what: &str| fields.next().ok_or_else(|| format!("no {what}"));
     let path = TreePath::new(unescape(field("path")?)?).map_err(|e| e.to_string())?;
     let letter = field("type")?;
     if letter == "h" {
         let first = TreePath::new(unescape(field("link target")?)?).map_err(|e| e.to_string())?;
-        let tree = tree.as_mut().ok_or("the root cannot be a link")?;
-        let id = tree.id(&first).ok_or_else(|| format!("`{first}` does not exist"))?;
-        tree.link(path.clone(), id).map_err(|e| e.to_string())?;
-        return Ok(path);
+        return Ok((path, Line::Link(first)));
     }
     let mode = u16::from_str_radix(field("mode")?, 8).ok().filter(|m| *m <= 0o7777).ok_or("bad mode")?;
     let uid = field("uid")?.parse().map_err(|_| "bad uid")?;
@@ -183,13 +243,7 @@ fn read_line(tree: &mut Option<Tree>, line: &str) -> Result<TreePath, String> {
         let (name, value) = attribute.split_once('=').ok_or("an attribute without `=`")?;
         meta.xattrs.insert(unescape(name)?, unescape(value)?);
     }
-    let inode = Inode { meta, kind };
-    match tree {
-        None if path.is_root() && inode.is_dir() => *tree = Some(Tree::new(inode.meta)),
-        None => return Err("the first entry must be the root directory".into()),
-        Some(tree) => _ = tree.insert(path.clone(), inode).map_err(|e| e.to_string())?,
-    }
-    Ok(path)
+    Ok((path, Line::Inode(Inode { meta, kind })))
 }
 
 fn read_kind(letter: &str, payload: &str, rest: &mut Vec<&str>) -> Result<Kind, String> {
