@@ -13,6 +13,7 @@ mod judge_disk;
 mod judge_ext4;
 mod judge_fat;
 mod kernel;
+mod ops;
 mod qemu_initramfs;
 mod small;
 mod support;
@@ -23,6 +24,7 @@ fn main() {
     trials.extend(cli::trials());
     trials.extend(small::trials());
     trials.extend(fenn::trials());
+    trials.extend(ops::trials());
     trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -120,9 +120,12 @@ impl Adopt {
     fn given(&self) -> anyhow::Result<Facts> {
         let (mac, serial) = (self.who.parse::<MacAddr>().ok(), self.who.parse::<Serial>().ok());
         if mac.is_none() && serial.is_none() {
-            let wanted = "wanted are the six groups of a MAC address or the eight hex digits of a serial number";
-            bail!(anyhow::anyhow!("`{}` names no machine: {wanted}", self.who)
-                .context(Hint("run `gt-image status` to see the strangers".into())));
+            let wanted =
+                "wanted are the six groups of a MAC address or the eight hex digits of a serial number";
+            bail!(
+                anyhow::anyhow!("`{}` names no machine: {wanted}", self.who)
+                    .context(Hint("run `gt-image status` to see the strangers".into()))
+            );
         }
         let model = match self.model.as_deref() {
             Some("pi3") => Some(Model::Pi3),
@@ -140,9 +143,10 @@ impl Adopt {
         };
         let serial = facts.serial.ok_or_else(|| missing("serial number", "--serial SERIAL"))?;
         let cluster = &description.cluster;
-        let ip = self.ip.or_else(|| next_free(cluster)).with_context(|| {
-            format!("the subnet `{}` has no free address", cluster.network.subnet)
-        })?;
+        let ip = self
+            .ip
+            .or_else(|| next_free(cluster))
+            .with_context(|| format!("the subnet `{}` has no free address", cluster.network.subnet))?;
         Ok(NewNode {
             // A serial number is eight hex digits, so this is a name.
             name: self.name.clone().map_or_else(|| format!("pi-{serial}").parse(), Ok)?,
@@ -163,7 +167,8 @@ impl Facts {
             (self.mac.is_some() && self.mac == mac) || (self.serial.is_some() && self.serial == serial)
         };
         let Some(stranger) = status.strangers.iter().find(is_it) else {
-            let hint = "run `gt-image status` to see the strangers; a machine is seen when it asks for an address";
+            let hint =
+                "run `gt-image status` to see the strangers; a machine is seen when it asks for an address";
             return Err(anyhow::anyhow!("the server has seen no stranger `{who}`").context(Hint(hint.into())));
         };
         let revision = stranger.revision.as_deref().map(|text| text.trim_start_matches("0x"));
@@ -178,7 +183,8 @@ impl Facts {
 
 /// A machine that is in the description already is not adopted a second time.
 fn refuse_known(cluster: &Cluster, facts: Facts) -> anyhow::Result<()> {
-    let same = |node: &&crate::cluster::Node| Some(node.mac) == facts.mac || Some(node.serial) == facts.serial;
+    let same =
+        |node: &&crate::cluster::Node| Some(node.mac) == facts.mac || Some(node.serial) == facts.serial;
     let Some(node) = cluster.nodes.iter().find(same) else { return Ok(()) };
     let what = if Some(node.mac) == facts.mac {
         format!("MAC address `{}`", node.mac)
@@ -206,8 +212,10 @@ fn validate(file: &Path, text: &str) -> anyhow::Result<()> {
     beside.write_all(text.as_bytes()).context("trying the new description")?;
     let loaded = Description::load(beside.path());
     loaded.map(|_| ()).map_err(|report| {
-        let here = report.to_string().replace(&beside.path().display().to_string(), &file.display().to_string());
-        anyhow::anyhow!("{here}").context("the description would not be right with this node; it is left as it was")
+        let here =
+            report.to_string().replace(&beside.path().display().to_string(), &file.display().to_string());
+        anyhow::anyhow!("{here}")
+            .context("the description would not be right with this node; it is left as it was")
     })
 }
 
@@ -247,7 +255,10 @@ fn said(node: &NewNode, file: &str, added: &str, dry: bool) -> String {
     let lines: String = added.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
     let roles: BTreeSet<&str> = node.roles.iter().map(OverlayName::as_str).collect();
     let bare = if roles.is_empty() { "it has no role yet: add `roles` there\n" } else { "" };
-    let next = format!("then `gt-image build --node {}`, and tell the server: `systemctl reload gt-image`\n", node.name);
+    let next = format!(
+        "then `gt-image build --node {}`, and tell the server: `systemctl reload gt-image`\n",
+        node.name
+    );
     format!("{did} `{file}`:\n\n{lines}\n{bare}{}", if dry { "" } else { &next })
 }
 
@@ -263,7 +274,8 @@ mod tests {
         for given in [Facts { mac, ..Facts::default() }, Facts { serial, ..Facts::default() }] {
             assert_eq!(given.completed(&example(), "x").unwrap(), want);
         }
-        let other = Facts { mac: "dc:a6:32:00:00:00".parse().ok(), model: Some(Model::Pi5), ..Facts::default() };
+        let other =
+            Facts { mac: "dc:a6:32:00:00:00".parse().ok(), model: Some(Model::Pi5), ..Facts::default() };
         assert!(other.completed(&example(), "x").is_err());
         let by_hand = Facts { serial, model: Some(Model::Pi5), ..Facts::default() };
         assert_eq!(by_hand.completed(&example(), "x").unwrap().model, Some(Model::Pi5));

@@ -111,8 +111,10 @@ impl Reset {
             return Ok(());
         }
         if !io::stdin().is_terminal() {
-            bail!(anyhow::anyhow!("state is wiped only when somebody says so")
-                .context(Hint("add `--yes`, or run it on a terminal".into())));
+            bail!(
+                anyhow::anyhow!("state is wiped only when somebody says so")
+                    .context(Hint("add `--yes`, or run it on a terminal".into()))
+            );
         }
         write!(out, "wipe it? Type the name of the first node: ")?;
         out.flush()?;
@@ -127,7 +129,8 @@ impl Reset {
     fn reboot(&self, project: &Project, node: &Node, command: &[String]) -> anyhow::Result<()> {
         let name = &node.name;
         if self.state {
-            wipe::ask(&project.store, name).with_context(|| format!("noting that the state of `{name}` goes"))?;
+            wipe::ask(&project.store, name)
+                .with_context(|| format!("noting that the state of `{name}` goes"))?;
         }
         let done = run(command).with_context(|| format!("resetting node `{name}`"));
         if done.is_err() && self.state {
@@ -154,8 +157,10 @@ impl Reset {
                     return Ok(boot.clone());
                 }
                 if boot.outcome.is_final() && boot.outcome != Outcome::Superseded {
-                    bail!(anyhow::anyhow!("node `{name}` did not come up: {}", boot.outcome.as_str())
-                        .context(Hint(format!("run `gt-image status --node {name}` for its steps"))));
+                    bail!(
+                        anyhow::anyhow!("node `{name}` did not come up: {}", boot.outcome.as_str())
+                            .context(Hint(format!("run `gt-image status --node {name}` for its steps")))
+                    );
                 }
             }
             std::thread::sleep(LOOK);
@@ -209,7 +214,9 @@ fn quorum(description: &Description, nodes: &[&Node], status: Option<&Status>) -
     }
     let all = description.cluster.nodes.iter();
     let others = all.filter(is_leader).filter(|node| node.name.as_str() != *first);
-    let why = |node: &Node| Some(format!("`{first}` is a leader, and leader `{}` {}", node.name, absence(node, status)?));
+    let why = |node: &Node| {
+        Some(format!("`{first}` is a leader, and leader `{}` {}", node.name, absence(node, status)?))
+    };
     others.filter_map(why).collect()
 }
 
@@ -261,7 +268,8 @@ fn run(command: &[String]) -> anyhow::Result<()> {
     let shown = command.join(" ");
     // The loader lets no empty command through.
     let (program, arguments) = command.split_first().context("the command is empty")?;
-    let hint = || Hint("try the command by hand, or set another as `reset` in `[network]` of cluster.toml".into());
+    let hint =
+        || Hint("try the command by hand, or set another as `reset` in `[network]` of cluster.toml".into());
     let mut child = Command::new(program);
     child.args(arguments).stdin(Stdio::null()).stdout(io::stderr());
     let status = child.status().with_context(hint).with_context(|| format!("running `{shown}`"))?;

@@ -104,13 +104,16 @@ fn text(node: &str, rows: &[Row], would: Option<Digest>) -> String {
             (false, false) => "",
         };
         let incomplete = if row.incomplete { "incomplete" } else { "" };
-        let line = format!("{}  {mark:14}  {incomplete}", row.generation.get(..19).unwrap_or(&row.generation));
+        let line =
+            format!("{}  {mark:14}  {incomplete}", row.generation.get(..19).unwrap_or(&row.generation));
         out.push_str(line.trim_end());
         out.push('\n');
     }
     match would {
         Some(to) => out.push_str(&format!("{node} would get {} at its next boot\n", &to.to_string()[..19])),
-        None => out.push_str(&format!("{node} gets the current one at its next boot: `gt-image reset --node {node}`\n")),
+        None => out.push_str(&format!(
+            "{node} gets the current one at its next boot: `gt-image reset --node {node}`\n"
+        )),
     }
     out
 }

@@ -77,7 +77,10 @@ impl Server {
     }
 
     /// A status now and after each change, until the server ends.
-    pub fn events(&self, boots: usize) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Status>> + use<>> {
+    pub fn events(
+        &self,
+        boots: usize,
+    ) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Status>> + use<>> {
         let body = BufReader::new(self.get(&format!("/events?boots={boots}"))?);
         let (url, what) = (self.url.clone(), self.no_status());
         Ok(events(body).map(move |data| {
@@ -129,7 +132,8 @@ mod tests {
 
     #[test]
     fn events_are_read_as_they_are_sent() {
-        let stream = ": hello\n\nevent: status\ndata: {\"a\":\ndata: 1}\n\n\n:\ndata:x\nid: 7\n\ndata: cut off";
+        let stream =
+            ": hello\n\nevent: status\ndata: {\"a\":\ndata: 1}\n\n\n:\ndata:x\nid: 7\n\ndata: cut off";
         let found: Vec<String> = events(stream.as_bytes()).map(Result::unwrap).collect();
         assert_eq!(found, ["{\"a\":1}", "x"]);
     }

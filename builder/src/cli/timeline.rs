@@ -75,7 +75,12 @@ fn others(status: &Status) -> String {
         for s in &status.strangers {
             let serial = s.serial.as_deref().map_or("unknown".into(), |serial| cut(serial, 8));
             let model = s.revision.as_deref().map_or(String::new(), board);
-            let _ = writeln!(out, "  {:17}  serial {serial:8}  {model:18}  {}", cut(&s.mac, 17), times(s.seen, status.now));
+            let _ = writeln!(
+                out,
+                "  {:17}  serial {serial:8}  {model:18}  {}",
+                cut(&s.mac, 17),
+                times(s.seen, status.now)
+            );
         }
         out.push_str("  `gt-image adopt MAC --name NAME` makes one a node\n");
     }
@@ -83,7 +88,12 @@ fn others(status: &Status) -> String {
         out.push_str("\nother DHCP servers\n");
         for server in &status.servers {
             let mac = server.mac.as_deref().map_or(String::new(), |mac| cut(mac, 17));
-            let _ = writeln!(out, "  {:15}  {mac:17}  {}", cut(&server.address, 15), times(server.seen, status.now));
+            let _ = writeln!(
+                out,
+                "  {:15}  {mac:17}  {}",
+                cut(&server.address, 15),
+                times(server.seen, status.now)
+            );
         }
     }
     out
@@ -216,9 +226,17 @@ fenn: boot 9 of generation abababababab, login
 
     #[test]
     fn files_that_are_not_there_are_one_line() {
-        let step = |step: &str, detail: &str| Step { step: step.into(), at_ms: 5, detail: detail.into(), bytes: 0 };
-        let given = [step("missing", "a"), step("missing", "b"), step("file", "c"), step("file", "d"), step("missing", "e")];
-        let lines: Vec<String> = steps(&given).map(|l| l.split_whitespace().skip(2).collect::<Vec<_>>().join(" ")).collect();
+        let step =
+            |step: &str, detail: &str| Step { step: step.into(), at_ms: 5, detail: detail.into(), bytes: 0 };
+        let given = [
+            step("missing", "a"),
+            step("missing", "b"),
+            step("file", "c"),
+            step("file", "d"),
+            step("missing", "e"),
+        ];
+        let lines: Vec<String> =
+            steps(&given).map(|l| l.split_whitespace().skip(2).collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(lines, ["missing 2 files: a, b", "file c", "file d", "missing e"]);
     }
 
@@ -230,7 +248,12 @@ fenn: boot 9 of generation abababababab, login
         status.nodes[0].name = long.clone();
         status.nodes[0].address = "255.255.255.255".into();
         status.nodes[0].boots[0].outcome = Outcome::Superseded;
-        status.nodes[0].boots[0].steps.push(Step { step: long.clone(), at_ms: 3_599_999, detail: long.clone(), bytes: u64::MAX });
+        status.nodes[0].boots[0].steps.push(Step {
+            step: long.clone(),
+            at_ms: 3_599_999,
+            detail: long.clone(),
+            bytes: u64::MAX,
+        });
         status.strangers[0].serial = Some(long.clone());
         status.strangers[0].revision = Some(long.clone());
         status.servers[0].mac = Some(long.clone());
@@ -248,7 +271,9 @@ fenn: boot 9 of generation abababababab, login
 
     #[test]
     fn times_are_short() {
-        for (ms, want) in [(0, "0 s"), (59_999, "59 s"), (60_000, "1 min"), (3_600_000, "1 h"), (200_000_000, "2 d")] {
+        for (ms, want) in
+            [(0, "0 s"), (59_999, "59 s"), (60_000, "1 min"), (3_600_000, "1 h"), (200_000_000, "2 d")]
+        {
             assert_eq!(age(ms), want);
         }
         assert_eq!((seconds(59_999), seconds(61_500)), ("59.999 s".into(), "1 min 01 s".into()));

@@ -144,8 +144,12 @@ mod tests {
         // Behind the last node there is no more room: 10.4.0.1 is the gateway's.
         let small = [("10.4.0.0/20", "10.4.0.0/28"), ("10.4.0.15", "10.4.0.14")];
         assert_eq!(next_free(&sample(&small)), address(2));
-        let full =
-            [("10.4.0.0/20", "10.4.0.0/30"), ("10.4.0.10", "10.4.0.1"), ("10.4.0.15", "10.4.0.2"), ("gateway = \"10.4.0.1\"", "")];
+        let full = [
+            ("10.4.0.0/20", "10.4.0.0/30"),
+            ("10.4.0.10", "10.4.0.1"),
+            ("10.4.0.15", "10.4.0.2"),
+            ("gateway = \"10.4.0.1\"", ""),
+        ];
         assert_eq!(next_free(&sample(&full)), None);
     }
 }

@@ -84,8 +84,18 @@ fn gauge(name: &'static str, help: &'static str, labels: &[(&'static str, &str)]
 fn derived(status: &Status) -> Vec<Metric> {
     let mut out = vec![
         gauge("gt_nodes", "Nodes in the description", &[], count(status.nodes.len())),
-        gauge("gt_strangers", "Machines that asked and are not in the description", &[], count(status.strangers.len())),
-        gauge("gt_foreign_dhcp_servers", "DHCP servers heard beside this one", &[], count(status.servers.len())),
+        gauge(
+            "gt_strangers",
+            "Machines that asked and are not in the description",
+            &[],
+            count(status.strangers.len()),
+        ),
+        gauge(
+            "gt_foreign_dhcp_servers",
+            "DHCP servers heard beside this one",
+            &[],
+            count(status.servers.len()),
+        ),
     ];
     for node in &status.nodes {
         let of = ("node", node.name.as_str());

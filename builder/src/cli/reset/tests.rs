@@ -141,7 +141,10 @@ fn what_wiping_means_is_said() {
 fn each_step_is_shown_once() {
     let mut shown = None;
     let lines = |boot: &Boot, shown: &mut Option<(u64, usize)>| {
-        news("w", boot, shown).lines().map(|l| l.split_whitespace().last().unwrap().to_owned()).collect::<Vec<_>>()
+        news("w", boot, shown)
+            .lines()
+            .map(|l| l.split_whitespace().last().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(lines(&boot(2, Outcome::Booting, 0), &mut shown), ["began"]);
     assert_eq!(lines(&boot(2, Outcome::Booting, 0), &mut shown), [""; 0]);

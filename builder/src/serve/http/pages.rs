@@ -159,7 +159,12 @@ fn asker(path: Result<Path<String>, impl Sized>, extensions: &Extensions) -> Opt
 
 type Node = Result<Path<String>, axum::extract::rejection::PathRejection>;
 
-async fn step(State(api): State<Api>, node: Node, RawQuery(query): RawQuery, extensions: Extensions) -> Response {
+async fn step(
+    State(api): State<Api>,
+    node: Node,
+    RawQuery(query): RawQuery,
+    extensions: Extensions,
+) -> Response {
     let Some((node, from)) = asker(node, &extensions) else { return not_found() };
     let Some(step) = query::Step::parse(&query.unwrap_or_default()) else {
         return (StatusCode::BAD_REQUEST, "bad step\n").into_response();
@@ -181,7 +186,12 @@ async fn node_secrets(State(api): State<Api>, node: Node, extensions: Extensions
     }
 }
 
-async fn root_image(State(api): State<Api>, node: Node, headers: HeaderMap, extensions: Extensions) -> Response {
+async fn root_image(
+    State(api): State<Api>,
+    node: Node,
+    headers: HeaderMap,
+    extensions: Extensions,
+) -> Response {
     let Some((node, from)) = asker(node, &extensions) else { return not_found() };
     match api.board.ram_image(from, &node) {
         Ok(content) => file(&content, headers.get(RANGE).and_then(|value| value.to_str().ok())),

@@ -122,9 +122,14 @@ mod tests {
 
     #[test]
     fn numbers_of_boots_are_bounded() {
-        for (given, want) in
-            [("boots=3", 3), ("boots=0", 0), ("boots=9999999", 1000), ("boots=-1", 5), ("boots=x", 5), ("", 5)]
-        {
+        for (given, want) in [
+            ("boots=3", 3),
+            ("boots=0", 0),
+            ("boots=9999999", 1000),
+            ("boots=-1", 5),
+            ("boots=x", 5),
+            ("", 5),
+        ] {
             assert_eq!(boots(given, 5), want, "given {given:?}");
         }
     }

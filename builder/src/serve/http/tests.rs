@@ -38,7 +38,11 @@ async fn curl_is_served_and_the_server_drains() {
     let url = url(server.address);
     let fetch = tokio::task::spawn_blocking(move || {
         let curl = |args: &[&str], page: &str| {
-            let out = std::process::Command::new("curl").args(["-sS", "-i", "--noproxy", "*", "-m", "10"]).args(args).arg(format!("{url}{page}")).output();
+            let out = std::process::Command::new("curl")
+                .args(["-sS", "-i", "--noproxy", "*", "-m", "10"])
+                .args(args)
+                .arg(format!("{url}{page}"))
+                .output();
             String::from_utf8(out.expect("curl is installed").stdout).unwrap()
         };
         [
@@ -67,7 +71,9 @@ async fn curl_is_served_and_the_server_drains() {
 #[tokio::test(start_paused = true)]
 async fn slow_heads_and_idle_connections_are_cut_off() {
     let server = start().await;
-    for begun in ["", "GET /sta", "GET /status HTTP/1.1\r\nHost: x\r\nX-", "POST /healthz HTTP/1.1\r\nContent-"] {
+    for begun in
+        ["", "GET /sta", "GET /status HTTP/1.1\r\nHost: x\r\nX-", "POST /healthz HTTP/1.1\r\nContent-"]
+    {
         let answer = talk(server.address, begun.as_bytes()).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{begun:?}: {answer}");
     }

@@ -22,7 +22,13 @@ pub fn of(address: Ipv4Addr) -> io::Result<BTreeSet<Mac>> {
 /// The cards that `table` has for `address`: several when it is on several interfaces. Lines that are
 /// not as expected are passed over.
 pub fn cards(table: &str, address: Ipv4Addr) -> BTreeSet<Mac> {
-    table.lines().skip(1).filter_map(entry).filter(|(found, _)| *found == address).map(|(_, mac)| mac).collect()
+    table
+        .lines()
+        .skip(1)
+        .filter_map(entry)
+        .filter(|(found, _)| *found == address)
+        .map(|(_, mac)| mac)
+        .collect()
 }
 
 /// `IP address, HW type, Flags, HW address, Mask, Device`.

@@ -201,11 +201,18 @@ mod tests {
             let mut ledger = Ledger::default();
             assert_eq!(ask(&mut ledger, from, cards, given), Verdict::Refuse(want), "{what}");
             assert_eq!(want.alarms(), alarms, "{what}");
-            assert_eq!(ask(&mut ledger, HOME, &[OWN], Some(boot(1))), Verdict::Give, "{what} used up the turn");
+            assert_eq!(
+                ask(&mut ledger, HOME, &[OWN], Some(boot(1))),
+                Verdict::Give,
+                "{what} used up the turn"
+            );
         }
         // A node behind a router is in no neighbour table of ours.
         assert_eq!(ask(&mut Ledger::default(), HOME, &[], Some(boot(1))), Verdict::Give);
-        assert_eq!(ask(&mut Ledger::default(), HOME, &[], Some(Boot { heard: WINDOW, ..boot(1) })), Verdict::Give);
+        assert_eq!(
+            ask(&mut Ledger::default(), HOME, &[], Some(Boot { heard: WINDOW, ..boot(1) })),
+            Verdict::Give
+        );
     }
 
     #[test]

@@ -22,9 +22,7 @@ impl Place {
         let store = Store::open(&dir.path().join("store")).unwrap();
         fs::create_dir_all(dir.path().join("secrets/nodes")).unwrap();
         let mut layer = Layer::from_tree(Tree::new(Meta::root_owned(0o755, Time::default())));
-        for (path, text) in
-            [("etc/passwd", "app:x:990:991::/:/bin/false\n"), ("etc/group", "app:x:991:\n")]
-        {
+        for (path, text) in [("etc/passwd", "app:x:990:991::/:/bin/false\n"), ("etc/group", "app:x:991:\n")] {
             let object = store.put_bytes(text.as_bytes()).unwrap();
             let meta = Meta::root_owned(0o644, Time::default());
             layer.insert(TreePath::new(path).unwrap(), Inode { meta, kind: Kind::File(object) }).unwrap();

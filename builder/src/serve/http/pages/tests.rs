@@ -108,7 +108,11 @@ async fn anybody_may_see_status_metrics_and_health() {
     assert_eq!(all.nodes[0].boots.len(), 2);
     let page = ask(&board, "GET", "/metrics", "::1", &[]).await;
     assert!(page.header("content-type").starts_with("application/openmetrics-text"), "{:?}", page.headers);
-    assert!(page.text().contains("gt_x_total 1.0") && page.text().contains("gt_nodes 2.0"), "{}", page.text());
+    assert!(
+        page.text().contains("gt_x_total 1.0") && page.text().contains("gt_nodes 2.0"),
+        "{}",
+        page.text()
+    );
     assert_eq!(ask(&board, "GET", "/healthz", "10.9.0.200", &[]).await.text(), "ok\n");
 }
 
@@ -145,7 +149,11 @@ async fn nobody_learns_why_there_is_nothing() {
             ("%ff", "10.9.0.15"),
             ("..", "10.9.0.15"),
         ] {
-            answers.push((method, format!("{node}/{page} from {from}"), ask(&board, method, &format!("/boot/{node}/{page}"), from, &[]).await));
+            answers.push((
+                method,
+                format!("{node}/{page} from {from}"),
+                ask(&board, method, &format!("/boot/{node}/{page}"), from, &[]).await,
+            ));
         }
         for why in [Refused::NoNode, Refused::NoBoot, Refused::Again, Refused::Late, Refused::None] {
             *board.refusal.lock().unwrap() = Some(why);
@@ -175,7 +183,10 @@ async fn secrets_say_what_they_are_and_are_not_kept() {
     let mut board = Fake::new();
     let plain = ask(&board, "POST", "/boot/fenn/secrets", "10.9.0.15", &[]).await;
     assert_eq!((plain.status, plain.text()), (200, "a tar"));
-    assert_eq!((plain.header("content-type"), plain.header("cache-control")), ("application/x-tar", "no-store"));
+    assert_eq!(
+        (plain.header("content-type"), plain.header("cache-control")),
+        ("application/x-tar", "no-store")
+    );
     Arc::get_mut(&mut board).unwrap().secret = b"age-encryption.org/v1\n-> X25519".to_vec();
     let sealed = ask(&board, "POST", "/boot/fenn/secrets", "10.9.0.15", &[]).await;
     assert_eq!(sealed.header("content-type"), "application/x-age");
