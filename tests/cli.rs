@@ -22,7 +22,18 @@ fn usage_errors_leave_with_1() {
 fn help_fits_80_columns() {
     let help = ok(gt_image().arg("--help"));
     let commands = [
-        "lock", "plan", "build", "export", "inspect", "diff", "why", "status", "adopt", "rollback", "reset", "known-hosts",
+        "lock",
+        "plan",
+        "build",
+        "export",
+        "inspect",
+        "diff",
+        "why",
+        "status",
+        "adopt",
+        "rollback",
+        "reset",
+        "known-hosts",
         "gc",
     ];
     for command in commands {

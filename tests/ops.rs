@@ -24,11 +24,7 @@ pub fn trials() -> Vec<Trial> {
         trial("ops::reset_reboots_and_waits", &[], reset_reboots_and_waits),
         trial("ops::reset_refuses", &[], reset_refuses),
         trial("ops::state_is_wiped_once_and_only_when_said", &[], state_is_wiped_once_and_only_when_said),
-        trial(
-            "ops::systemd_takes_the_units",
-            &[Tier::Judge(&["systemd-analyze"])],
-            systemd_takes_the_units,
-        ),
+        trial("ops::systemd_takes_the_units", &[Tier::Judge(&["systemd-analyze"])], systemd_takes_the_units),
     ]
 }
 
@@ -51,8 +47,15 @@ fn server(statuses: &[Value]) -> String {
             let mut left = left.lock().unwrap();
             let status = if left.len() > 1 { left.pop_front() } else { left.front().cloned() }.unwrap();
             let events = head.starts_with(b"GET /events");
-            let body = if events { format!(": hi\n\nevent: status\ndata: {status}\n\n") } else { status.to_string() };
-            let answer = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let body = if events {
+                format!(": hi\n\nevent: status\ndata: {status}\n\n")
+            } else {
+                status.to_string()
+            };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
             stream.write_all(answer.as_bytes()).ok();
         }
     });
@@ -101,7 +104,7 @@ NODE  ADDRESS          GENERATION     LAST BOOT
 n1    10.9.0.11        abababababab   login 1 min ago, took 31.200 s
 
 strangers: they asked and are not in cluster.toml
-  dc:a6:32:01:36:c2  serial 5b154510  c03111 (pi4)        2 times, last 1 min ago
+  dc:a6:32:01:36:c2  serial 5b154510  c03111 (pi4)    2 times, last 1 min ago
   `gt-image adopt MAC --name NAME` makes one a node
 
 n1: boot 7 of generation abababababab, login
@@ -110,11 +113,15 @@ n1: boot 7 of generation abababababab, login
     31.200 s  login
 ";
     assert_eq!(text, want);
-    let json: Value = serde_json::from_str(&ok(gt_image().args(["status", "--server", &url, "--json"]))).unwrap();
+    let json: Value =
+        serde_json::from_str(&ok(gt_image().args(["status", "--server", &url, "--json"]))).unwrap();
     assert_eq!(json["nodes"][0]["boots"][0]["id"], 7);
     assert_eq!(json["strangers"][0]["seen"]["count"], 2);
     let stderr = fails(gt_image().args(["status", "--server", &url, "--node", "n2"]), 1);
-    assert!(stderr.contains("the server has no node `n2`") && stderr.contains("did you mean `n1`?"), "{stderr}");
+    assert!(
+        stderr.contains("the server has no node `n2`") && stderr.contains("did you mean `n1`?"),
+        "{stderr}"
+    );
 }
 
 fn status_is_watched() {
@@ -127,7 +134,8 @@ fn status_is_watched() {
     let seen: Vec<Value> = lines.take(2).map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
     child.kill().unwrap();
     child.wait().unwrap();
-    let outcomes: Vec<&Value> = seen.iter().map(|status| &status["nodes"][0]["boots"][0]["outcome"]).collect();
+    let outcomes: Vec<&Value> =
+        seen.iter().map(|status| &status["nodes"][0]["boots"][0]["outcome"]).collect();
     assert_eq!(outcomes, ["booting", "login"]);
 }
 
@@ -143,12 +151,16 @@ fn adopt_writes_a_stranger() {
     assert!(text.starts_with("would add to `cluster.toml`:\n\n  [[node]]\n  name = \"n2\"\n"), "{text}");
     assert_eq!(fs::read_to_string(site.path("cluster.toml")).unwrap(), before, "a dry run wrote");
     let said: Value = serde_json::from_str(&ok(site.gt_image(arguments).arg("--json"))).unwrap();
-    assert_eq!((&said["address"], &said["model"], &said["written"]), (&json!("10.9.0.12"), &json!("pi4"), &json!(true)));
+    assert_eq!(
+        (&said["address"], &said["model"], &said["written"]),
+        (&json!("10.9.0.12"), &json!("pi4"), &json!(true))
+    );
     assert_eq!(fs::read_to_string(site.path("cluster.toml")).unwrap(), format!("{before}{added}"));
     // Without a server, all facts by hand, into a file that a link leads to.
     fs::rename(site.path("cluster.toml"), site.path("real.toml")).unwrap();
     std::os::unix::fs::symlink("real.toml", site.path("cluster.toml")).unwrap();
-    let by_hand = ["adopt", "d8:3a:dd:00:00:03", "--serial", "00000003", "--model", "pi5", "--ip", "10.9.0.77"];
+    let by_hand =
+        ["adopt", "d8:3a:dd:00:00:03", "--serial", "00000003", "--model", "pi5", "--ip", "10.9.0.77"];
     let text = ok(&mut site.gt_image(by_hand));
     assert!(text.contains("name = \"pi-00000003\"") && text.contains("it has no role yet"), "{text}");
     assert!(fs::symlink_metadata(site.path("cluster.toml")).unwrap().is_symlink());
@@ -163,11 +175,23 @@ fn adopt_refuses() {
     for (arguments, want) in [
         (&["adopt", "nonsense"][..], "`nonsense` names no machine"),
         (&["adopt", "d8:3a:dd:00:00:01"], "MAC address `d8:3a:dd:00:00:01` is that of node `n1` already"),
-        (&["adopt", "00000001", facts[0], facts[1], facts[2], facts[3]], "serial number `00000001` is that of node `n1`"),
+        (
+            &["adopt", "00000001", facts[0], facts[1], facts[2], facts[3]],
+            "serial number `00000001` is that of node `n1`",
+        ),
         (&["adopt", "00000009", "--server", &url], "the server has seen no stranger `00000009`"),
-        (&["adopt", "5b154510", "--server", &url, "--name", "n1"], "name `n1` is taken already at cluster.toml:19:8"),
-        (&["adopt", "5b154510", "--server", &url, "--role", "rol"], "unknown role `rol`; did you mean `role`?"),
-        (&["adopt", "5b154510", "--server", &url, "--ip", "10.9.1.1"], "address `10.9.1.1` is outside the subnet"),
+        (
+            &["adopt", "5b154510", "--server", &url, "--name", "n1"],
+            "name `n1` is taken already at cluster.toml:19:8",
+        ),
+        (
+            &["adopt", "5b154510", "--server", &url, "--role", "rol"],
+            "unknown role `rol`; did you mean `role`?",
+        ),
+        (
+            &["adopt", "5b154510", "--server", &url, "--ip", "10.9.1.1"],
+            "address `10.9.1.1` is outside the subnet",
+        ),
         (&["adopt", "5b154510", "--server", &url, "--name", "N 2"], "no node name"),
         (&["adopt", "5b154510", "--server", "http://127.0.0.1:9"], "asking the server"),
     ] {
@@ -176,14 +200,20 @@ fn adopt_refuses() {
         assert!(!stderr.contains(".gt-image-"), "{arguments:?} names a temporary file: {stderr}");
         assert_eq!(fs::read(site.path("cluster.toml")).unwrap(), before, "{arguments:?} wrote");
     }
-    assert_eq!(fs::read_dir(site.path("")).unwrap().filter(|e| {
-        e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".gt-image-")
-    }).count(), 0, "a temporary file stays");
+    assert_eq!(
+        fs::read_dir(site.path(""))
+            .unwrap()
+            .filter(|e| { e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".gt-image-") })
+            .count(),
+        0,
+        "a temporary file stays"
+    );
 }
 
 /// The current generation of `n1`.
 fn current(site: &Site) -> String {
-    let rows: Value = serde_json::from_str(&ok(&mut site.gt_image(["inspect", "--node", "n1", "--json"]))).unwrap();
+    let rows: Value =
+        serde_json::from_str(&ok(&mut site.gt_image(["inspect", "--node", "n1", "--json"]))).unwrap();
     let rows = rows.as_array().unwrap();
     rows.iter().find(|row| row["current"] == true).unwrap()["generation"].as_str().unwrap().to_owned()
 }
@@ -217,7 +247,11 @@ fn rollback_moves_a_pointer() {
 fn resettable() -> Site {
     let site = Site::new();
     site.edit("cluster.toml", "root = \"disk\"", "root = \"nfs\"");
-    site.edit("cluster.toml", "dhcp = \"proxy\"", "dhcp = \"proxy\"\nreset = [\"touch\", \"was-{{ node.name }}\"]");
+    site.edit(
+        "cluster.toml",
+        "dhcp = \"proxy\"",
+        "dhcp = \"proxy\"\nreset = [\"touch\", \"was-{{ node.name }}\"]",
+    );
     site
 }
 
@@ -234,7 +268,8 @@ fn reset_reboots_and_waits() {
     let stderr = fails(&mut site.gt_image(["reset", "--node", "n1", "--wait", "--server", &url]), 1);
     assert!(stderr.contains("node `n1` did not come up: failed"), "{stderr}");
     let url = server(&[status(9, "failed")]);
-    let stderr = fails(&mut site.gt_image(["reset", "--node", "n1", "--wait", "--timeout", "0", "--server", &url]), 1);
+    let stderr =
+        fails(&mut site.gt_image(["reset", "--node", "n1", "--wait", "--timeout", "0", "--server", &url]), 1);
     assert!(stderr.contains("was not up after 0 s"), "{stderr}");
 }
 
@@ -259,7 +294,10 @@ fn state_is_wiped_once_and_only_when_said() {
     let arguments = ["reset", "--node", "n1", "--state", "--server", &url];
     let mut asked = site.gt_image(arguments);
     let stderr = fails(asked.stdin(std::process::Stdio::null()), 1);
-    assert!(stderr.contains("`n1` loses all that outlives a reboot") && stderr.contains("add `--yes`"), "{stderr}");
+    assert!(
+        stderr.contains("`n1` loses all that outlives a reboot") && stderr.contains("add `--yes`"),
+        "{stderr}"
+    );
     assert!(!wish.exists() && !site.path("was-n1").exists(), "it was done without a yes");
     ok(site.gt_image(arguments).arg("--yes"));
     let number: u64 = fs::read_to_string(&wish).unwrap().trim().parse().unwrap();
@@ -283,10 +321,13 @@ fn systemd_takes_the_units() {
             units.push(copy);
         }
     }
-    assert_eq!(units.len(), 6, "one service and five sockets");
+    assert_eq!(units.len(), 9, "one service and eight sockets");
     let arguments = ["--man=no", "--recursive-errors=no", "verify"].map(Into::into);
     run("systemd-analyze", arguments.into_iter().chain(units.iter().map(|u| u.clone().into_os_string())));
     let service = dir.path().join("gt-image.service");
     // Above 2.0 a line of the hardening is gone; systemd itself calls this scale "exposure".
-    run("systemd-analyze", ["security", "--offline=true", "--threshold=20", "--no-pager", service.to_str().unwrap()]);
+    run(
+        "systemd-analyze",
+        ["security", "--offline=true", "--threshold=20", "--no-pager", service.to_str().unwrap()],
+    );
 }
