@@ -15,6 +15,7 @@ mod judge_fat;
 mod kernel;
 mod netboot;
 mod netroot;
+mod ops;
 mod qemu_initramfs;
 mod serve;
 mod small;
@@ -29,6 +30,7 @@ fn main() {
     trials.extend(netboot::trials());
     trials.extend(netroot::trials());
     trials.extend(serve::trials());
+    trials.extend(ops::trials());
     trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();
 }
