@@ -21,7 +21,21 @@ fn usage_errors_leave_with_1() {
 
 fn help_fits_80_columns() {
     let help = ok(gt_image().arg("--help"));
-    let commands = ["lock", "plan", "build", "export", "inspect", "diff", "why", "known-hosts", "gc"];
+    let commands = [
+        "lock",
+        "plan",
+        "build",
+        "export",
+        "inspect",
+        "diff",
+        "why",
+        "status",
+        "adopt",
+        "rollback",
+        "reset",
+        "known-hosts",
+        "gc",
+    ];
     for command in commands {
         assert!(help.contains(command), "{command} is not in the help");
         let text = ok(gt_image().args([command, "--help"]));

@@ -13,6 +13,7 @@ mod judge_disk;
 mod judge_ext4;
 mod judge_fat;
 mod kernel;
+mod ops;
 mod qemu_initramfs;
 mod serve;
 mod small;
@@ -25,6 +26,7 @@ fn main() {
     trials.extend(small::trials());
     trials.extend(fenn::trials());
     trials.extend(serve::trials());
+    trials.extend(ops::trials());
     trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -77,7 +77,7 @@ fn others(status: &Status) -> String {
             let model = s.revision.as_deref().map_or(String::new(), board);
             let _ = writeln!(
                 out,
-                "  {:17}  serial {serial:8}  {model:18}  {}",
+                "  {:17}  serial {serial:8}  {model:14}  {}",
                 cut(&s.mac, 17),
                 times(s.seen, status.now)
             );
@@ -196,7 +196,7 @@ fenn  10.9.0.15        abababababab   login 2 min ago, took 31.200 s
 jast  10.9.0.19        none           never seen
 
 strangers: they asked and are not in cluster.toml
-  dc:a6:32:01:36:c2  serial 5b154510  c03111 (pi4)        3 times, last 1 min ago
+  dc:a6:32:01:36:c2  serial 5b154510  c03111 (pi4)    3 times, last 1 min ago
   `gt-image adopt MAC --name NAME` makes one a node
 
 other DHCP servers

@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn the_node_comes_last_and_all_else_stays() {
         let odd = SAMPLE.replace("dhcp = \"proxy\"", "dhcp   =  'proxy' # beside the router");
-        for text in [SAMPLE, &odd, &odd.replace("[[node]]", "# A node.\n[[ node ]]")] {
+        for text in [SAMPLE, &odd, &odd.replace("[[node]]", "# A node.\n[[node]]")] {
             assert_eq!(new("jast").add_to(text).unwrap(), format!("{text}{ADDED}"));
         }
         let (cluster, report) = load_text(&new("jast").add_to(&odd).unwrap());

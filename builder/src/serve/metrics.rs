@@ -157,7 +157,7 @@ mod tests {
                       # TYPE gt_nfs_calls counter\n\
                       gt_nfs_calls_total{procedure=\"READ\"} 3.0\n\
                       gt_nfs_calls_total{procedure=\"a\\\"\\\\\\nb\"} 1.0\n\
-                      # HELP gt_refused Refused.\n\
+                      # HELP gt_refused Refused\n\
                       # TYPE gt_refused counter\n\
                       gt_refused_total 2.0\n";
         assert!(page.starts_with(wanted), "{page}");
