@@ -191,6 +191,8 @@ fn systemd_is_told() {
     let site = site();
     let socket = site.path("notify");
     let listener = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    // As systemd's is: the server is nobody by the time that it is ready.
+    std::fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let mut command = site.gt_image(PORTS);
     let server = Server::start(command.env("NOTIFY_SOCKET", &socket));
     server.stop();

@@ -609,7 +609,8 @@ fn add_step(
     let at_ms = row.age(now);
     row.heard = at_ms;
     let id = row.boot.id;
-    let detail = &detail[..detail.floor_char_boundary(DETAIL)];
+    let end = detail.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= DETAIL).last();
+    let detail = &detail[..end.unwrap_or(0)];
     let seen = row.boot.steps.iter_mut().find(|s| s.step == step && s.detail == detail);
     if let Some(seen) = seen {
         // config.txt is read four to seven times (rpi-eeprom#74); each boot shows it once.

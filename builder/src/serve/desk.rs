@@ -134,6 +134,13 @@ struct Resolved {
     incomplete: bool,
 }
 
+impl State {
+    fn is_pinned(&self, node: &str, pin: &Pin) -> bool {
+        let asking = self.boots.asking(node).map(|row| row.pin);
+        self.boots.readable(node).chain(asking).any(|live| live == *pin)
+    }
+}
+
 impl Desk {
     /// Takes up what was recorded. No tree is loaded yet: see [`Desk::keep_warm`].
     pub fn new(parts: Parts) -> Arc<Desk> {
@@ -172,8 +179,7 @@ impl Desk {
         desk
     }
 
-    /// Loads the trees of pinned boots as they begin and lets go of the others, until the desk is
-    /// gone. A thread of its own, for a root takes some tenths of a second.
+    /// Loads the trees of pinned boots as they begin, until the desk is gone. A thread of its own, for a root takes some tenths of a second.
     pub fn keep_warm(self: &Arc<Desk>) {
         let Some(cold) = lock(&self.cold).take() else { return };
         let desk = Arc::downgrade(self);
@@ -266,8 +272,18 @@ impl Desk {
         if text != state.pins {
             state.pins.clone_from(&text);
             self.keeper.pins(text);
+            self.let_go(state);
             let _ = self.warm.send(());
         }
+    }
+
+    /// Forgets the trees of boots that are over. At once: what is in memory is served.
+    fn let_go(&self, state: &State) {
+        let mut exports = self.exports.write().unwrap_or_else(PoisonError::into_inner);
+        for (node, served) in exports.iter_mut() {
+            served.retain(|served| state.is_pinned(node, &served.pin));
+        }
+        exports.retain(|_, served| !served.is_empty());
     }
 
     fn changed(&self) {
@@ -360,12 +376,14 @@ impl Desk {
         }
         let boot = self.trees.get(&pin.boot)?;
         let export = self.trees.export(node, &pin.root)?;
+        // The lock on the boots is held until the entry is in: a boot that ended meanwhile must not
+        // leave its root behind. Whoever needs both locks takes them in this order.
+        let state = lock(&self.state);
         let mut exports = self.exports.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = find(&exports) {
-            return Ok(found);
+        if state.is_pinned(node, &pin) && find(&exports).is_none() {
+            let served = Served { pin, export: export.clone(), boot: boot.clone() };
+            exports.entry(node.to_owned()).or_default().push(served);
         }
-        let served = Served { pin, export: export.clone(), boot: boot.clone() };
-        exports.entry(node.to_owned()).or_default().push(served);
         Ok((export, boot))
     }
 
@@ -398,12 +416,6 @@ impl Desk {
                 self.log.complain(node, "store", &describe(&e));
             }
         }
-        let mut exports = self.exports.write().unwrap_or_else(PoisonError::into_inner);
-        // Something that was begun meanwhile has told the loader so: it is loaded again if needed.
-        for (node, served) in exports.iter_mut() {
-            served.retain(|s| wanted.iter().any(|(name, pin)| name == node && *pin == s.pin));
-        }
-        exports.retain(|_, served| !served.is_empty());
     }
 
     /// The pin of a node's boot that has this export.

@@ -76,6 +76,14 @@ struct Pending {
     closing: bool,
 }
 
+/// What is written at once.
+struct Batch {
+    entries: Vec<Entry>,
+    list: Option<String>,
+    put: u64,
+    closing: bool,
+}
+
 impl Keeper {
     /// Starts the thread. It must be started after privileges were dropped, for they are a thread's.
     ///
@@ -135,14 +143,13 @@ impl Drop for Keeper {
 impl Shared {
     fn work(&self, record: &dyn Record, pins: Option<&PinsDir>, log: &Log) {
         loop {
-            let (entries, list, put, closing) = self.next();
+            let Batch { entries, list, put, closing } = self.next();
             // The list first: a generation must be safe before anything says that it is used.
             if let (Some(dir), Some(list)) = (pins, &list)
                 && let Err(e) = dir.write(list)
             {
                 log.complain("serve", "record", &format!("cannot tell gc what is in use: {e}"));
             }
-            let entries: Vec<Entry> = entries.into_iter().collect();
             if !entries.is_empty()
                 && let Err(e) = record.write(&entries)
             {
@@ -157,7 +164,7 @@ impl Shared {
     }
 
     /// Waits for something to write, and a little for more of it.
-    fn next(&self) -> (BTreeMap<String, Option<Vec<u8>>>, Option<String>, u64, bool) {
+    fn next(&self) -> Batch {
         let poison = PoisonError::into_inner;
         let idle = |p: &mut Pending| p.written == p.put && !p.closing;
         let pending = self.wake.wait_while(lock(&self.pending), idle).unwrap_or_else(poison);
@@ -165,7 +172,12 @@ impl Shared {
         let waited = self.wake.wait_timeout_while(pending, GATHER, calm);
         let (mut pending, _) = waited.unwrap_or_else(|e| e.into_inner());
         pending.urgent = false;
-        (std::mem::take(&mut pending.entries), pending.pins.take(), pending.put, pending.closing)
+        Batch {
+            entries: std::mem::take(&mut pending.entries).into_iter().collect(),
+            list: pending.pins.take(),
+            put: pending.put,
+            closing: pending.closing,
+        }
     }
 }
 

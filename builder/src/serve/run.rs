@@ -220,6 +220,7 @@ impl Life {
         };
         if let (Some(sockets), Some(mode)) = (bound.dhcp, mode) {
             let (link, arp) = std::mem::take(&mut self.link);
+            let probe = arp.map(dhcp::Arp::probe).transpose().context("listening for ARP")?;
             let port =
                 self.dhcp_port.filter(|port| *port != 0).unwrap_or(sockets.server.local_addr()?.port());
             let service = dhcp::Service {
@@ -227,7 +228,7 @@ impl Life {
                 ports: dhcp::Ports::at(port),
                 settings: dhcp::Settings::new(mode),
                 link,
-                probe: arp.map(|arp| Box::new(arp) as Box<dyn dhcp::Probe>),
+                probe: probe.map(|probe| Box::new(probe) as Box<dyn dhcp::Probe>),
                 counters: Arc::default(),
             };
             let (host, token) = (self.desk.clone(), shutdown.clone());

@@ -214,9 +214,17 @@ pub trait Probe: Send {
     fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<(Ipv4Addr, Mac)>;
 }
 
-/// Probes by ARP.
+/// A packet socket for ARP, opened while there was the right to.
 #[derive(Debug)]
 pub struct Arp {
+    socket: OwnedFd,
+    index: u32,
+    card: Mac,
+}
+
+/// Probes by ARP.
+#[derive(Debug)]
+struct ArpProbe {
     /// A packet socket in the one type of tokio's that takes a datagram socket without `unsafe`. It is
     /// only waited for and read; its address family never comes up.
     socket: tokio::net::UdpSocket,
@@ -225,7 +233,7 @@ pub struct Arp {
 }
 
 impl Arp {
-    /// Opens a packet socket for ARP on an Ethernet interface. Call it within a tokio runtime.
+    /// Opens a packet socket for ARP on an Ethernet interface.
     ///
     /// # Errors
     /// `EPERM` without CAP_NET_RAW; `Unsupported` if the interface is no Ethernet.
@@ -237,11 +245,20 @@ impl Arp {
         // Opened for nothing and bound to ARP on this one interface: it never hears another.
         let socket = open(None)?;
         rustix::net::bind(&socket, &LinkAddr::new(ETH_P_ARP, interface.index, Mac([0; 6]))?)?;
-        Ok(Arp { socket: tokio::net::UdpSocket::from_std(socket.into())?, index: interface.index, card })
+        Ok(Arp { socket, index: interface.index, card })
+    }
+
+    /// Puts the socket to use. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn probe(self) -> io::Result<impl Probe + use<>> {
+        let socket = tokio::net::UdpSocket::from_std(self.socket.into())?;
+        Ok(ArpProbe { socket, index: self.index, card: self.card })
     }
 }
 
-impl Probe for Arp {
+impl Probe for ArpProbe {
     fn ask(&mut self, address: Ipv4Addr) -> io::Result<()> {
         let packet = arp_probe(self.card, address);
         let everyone = LinkAddr::new(ETH_P_ARP, self.index, Mac([0xff; 6]))?;

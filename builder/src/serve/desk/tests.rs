@@ -260,9 +260,9 @@ fn a_memory_root_is_the_object_that_its_command_line_names() {
     let store = bench.store();
     let image = store.put_bytes(b"a whole root").unwrap();
     let line = format!("console=tty1 gt.root=ram gt.ram={} gt.ram_size={}\n", image.digest, image.size);
-    bench.publish("fenn", &line, false);
-    bench.desk().see("fenn", Event::Request);
-    assert_eq!(bench.desk().ram_image(FENN, "fenn").err(), Some(Refused::None), "no such line");
+    bench.publish("jast", &line, false);
+    bench.desk().see("jast", Event::Request);
+    assert_eq!(bench.desk().ram_image(JAST, "jast").err(), Some(Refused::None), "no such file");
     let object = store.put_bytes(line.as_bytes()).unwrap();
     let inode = Inode { meta: Meta::default(), kind: Kind::File(object) };
     let boot = store.put_tree(&tree(&[("cmdline.netboot.txt", inode)])).unwrap();
