@@ -144,6 +144,7 @@ const APPLETS: &[&str] = &[
     "ls",
     "lsmod",
     "mkdir",
+    "mkfifo",
     "mke2fs",
     "modprobe",
     "mount",
