@@ -150,7 +150,7 @@ fn steps() {
     assert_eq!(
         said,
         "http://10.4.0.10:8080/boot/fenn/step?name=init&detail=\n\
-         http://10.4.0.10:8080/boot/fenn/step?name=failed&detail=50++of+/dev/sda1+++more++++x\n"
+         http://10.4.0.10:8080/boot/fenn/step?name=failed&detail=50++of+/dev/sda1++++more++++x\n"
     );
     fs::remove_file(dir.path().join("run/address")).unwrap();
     assert_eq!(shell(dir.path(), &[], script), "", "nothing can be told before there is an address");
@@ -212,8 +212,9 @@ fn end() {
 
 // --- What a build writes -------------------------------------------------------------------------
 
-fn netboot_line(site: &Site) -> String {
-    let boot = site.path("boot");
+/// Exports the boot tree to a folder of this name, which must be new.
+fn netboot_line(site: &Site, folder: &str) -> String {
+    let boot = site.path(folder);
     ok(&mut site.gt_image(["export", "--node", "n1", "--boot", boot.to_str().unwrap()]));
     fs::read_to_string(boot.join("cmdline.netboot.txt")).unwrap()
 }
@@ -221,7 +222,7 @@ fn netboot_line(site: &Site) -> String {
 fn ram() {
     let site = Site::new();
     ok(&mut site.gt_image(["build", "--node", "n1", "--no-image"]));
-    let line = netboot_line(&site);
+    let line = netboot_line(&site, "boot-nfs");
     expect(&line, &["gt.root=nfs gt.server=10.9.0.2 gt.node=n1 gt.http=8080 rw"]);
     refuse(&line, &["root=PARTUUID", "gt.ram"]);
     site.edit("cluster.toml", "root = \"disk\"", "root = \"ram\"");
@@ -233,7 +234,7 @@ fn ram() {
     let mut sink = Plain::new(fs::File::create(&image).unwrap());
     let size = ram_image(&store.tree(&digest).unwrap(), &store, &mut sink).unwrap();
     let announced = format!(" gt.ram=sha256:{} gt.ram_size={size} ", sha256(&image));
-    expect(&netboot_line(&site), &["gt.root=ram ", &announced]);
+    expect(&netboot_line(&site, "boot-ram"), &["gt.root=ram ", &announced]);
     run("e2fsck", ["-fn", image.to_str().unwrap()]);
     let listing = run("debugfs", ["-R", "ls -l /usr/bin", image.to_str().unwrap()]);
     assert!(listing.contains("tool"), "{listing}");
