@@ -145,6 +145,7 @@ const APPLETS: &[&str] = &[
     "lsmod",
     "mkdir",
     "mke2fs",
+    "mkfifo",
     "modprobe",
     "mount",
     "mv",

@@ -241,6 +241,7 @@ keep_running() {
     printf 'GT_SERVER=%s\nGT_HTTP=%s\nGT_NODE=%s\n' "$server" "$http" "$node" >"$run/boot"
     cp /bin/busybox "$run/busybox"
     cp /netboot/end "$run/end"
+    mkfifo "$run/never"
     units=/run/systemd/system
     mkdir -p /run/systemd/network "$units/multi-user.target.wants" "$units/sysinit.target.wants"
     sed "s/@mac@/$mac/" /netboot/05-gt-netboot.network >/run/systemd/network/05-gt-netboot.network
