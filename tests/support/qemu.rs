@@ -78,8 +78,9 @@ impl Machine {
             }
         };
         let card = match boot.network {
-            Network::Tap { mac, .. } => format!("virtio-net-pci,netdev=n,mac={mac}"),
-            Network::User => "virtio-net-pci,netdev=n".to_owned(),
+            // No boot ROM: its package is only recommended by QEMU's, and nothing boots from it here.
+            Network::Tap { mac, .. } => format!("virtio-net-pci,netdev=n,romfile=,mac={mac}"),
+            Network::User => "virtio-net-pci,netdev=n,romfile=".to_owned(),
         };
         command
             .args(["-machine", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", &boot.memory.to_string()])

@@ -11,7 +11,7 @@ use anyhow::Context;
 
 use crate::base::Source;
 use crate::base::lock::Lock;
-use crate::cluster::Node;
+use crate::cluster::{Node, RootMode};
 use crate::digest::{Digest, Key};
 use crate::disk::Output;
 use crate::manifest::{self, Manifest, Missing};
@@ -20,7 +20,7 @@ use crate::sbom;
 use crate::store::Generation;
 
 use super::base::PreparedBase;
-use super::{Built, Request, boot, image, node, output, secrets};
+use super::{Built, Request, boot, image, node, output, ram, secrets};
 
 /// Raised when the same generation gives another disk image.
 const IMAGE_RECIPE: &str = "disk image 1";
@@ -61,6 +61,11 @@ impl<'a> Build<'a> {
         let parts =
             node::Parts { description, node: self.node, overlays: &overlays, artifacts: &artifacts, epoch };
         let made = node::root(&parts, below, store)?;
+        let root = store.put_tree(&made.tree)?;
+        let ram = match self.node.root {
+            RootMode::Ram => Some(ram::store(&made.tree, &root, store, progress)?),
+            _ => None,
+        };
         let boot = boot::boot_tree(
             &boot::Parts {
                 root: &made.tree,
@@ -70,6 +75,7 @@ impl<'a> Build<'a> {
                 node: self.node,
                 epoch,
             },
+            ram.as_ref().map(|stored| stored.image.clone()),
             store,
             progress,
         )?;
@@ -81,7 +87,7 @@ impl<'a> Build<'a> {
         let (disk_root, disk_store) = image::with_private(&made.tree, &private, epoch, store)?;
         let plan = image::plan(cluster, self.node, &disk_root)?;
         let mut manifest = self.manifest(&overlays, *set, epoch);
-        manifest.root = store.put_tree(&made.tree)?.to_string();
+        manifest.root = root.to_string();
         manifest.boot = store.put_tree(&boot.tree)?.to_string();
         manifest.overlays = made.overlays;
         manifest.incomplete = incomplete;
@@ -90,7 +96,7 @@ impl<'a> Build<'a> {
             Some(manifest::Secret { path: p.path.to_string(), source: p.secret?.into() })
         };
         manifest.secrets = private.iter().filter_map(secret).collect();
-        let generation = self.record(&manifest, made.origins.to_bytes())?;
+        let generation = self.record(&manifest, made.origins.to_bytes(), ram.map(|stored| stored.tree))?;
         let mut built = Built {
             node: self.node.name.to_string(),
             generation: generation.digest.to_string(),
@@ -174,12 +180,18 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn record(&self, manifest: &Manifest, origins: Vec<u8>) -> anyhow::Result<Generation> {
+    fn record(
+        &self,
+        manifest: &Manifest,
+        origins: Vec<u8>,
+        ram: Option<Digest>,
+    ) -> anyhow::Result<Generation> {
         let bytes = manifest.to_bytes();
         let generation = Generation {
             digest: Digest::of(&bytes),
             root: manifest.root.parse()?,
             boot: manifest.boot.parse()?,
+            ram,
             sbom: sbom::write(manifest),
             manifest: bytes,
             origins,

@@ -4,6 +4,7 @@
 
 use anyhow::Context;
 
+use crate::boot::cmdline::RamImage;
 use crate::boot::{self, Boot, BootNode, INITRAMFS, KERNEL, Payload, kernel, model::Model};
 use crate::cluster;
 use crate::digest::{Digest, Key};
@@ -14,7 +15,6 @@ use crate::store::Store;
 use crate::tree::{Inode, Kind, Meta, Object, Time, Tree, TreePath};
 
 use super::image::DiskIds;
-use super::ram;
 
 /// Raised when the same root gives another initramfs or packed kernel.
 const RECIPE: &str = "boot payload 2";
@@ -35,8 +35,13 @@ pub struct Parts<'a> {
     pub epoch: i64,
 }
 
-/// Puts the boot tree together, with its warnings.
-pub fn boot_tree(parts: &Parts, store: &Store, progress: &Progress) -> anyhow::Result<Boot> {
+/// Puts the boot tree together, with its warnings; `ram` is the node's image in memory, if it has one.
+pub fn boot_tree(
+    parts: &Parts,
+    ram: Option<RamImage>,
+    store: &Store,
+    progress: &Progress,
+) -> anyhow::Result<Boot> {
     let model = match parts.node.model {
         cluster::Model::Pi3 => Model::Pi3,
         cluster::Model::Pi4 => Model::Pi4,
@@ -53,7 +58,7 @@ pub fn boot_tree(parts: &Parts, store: &Store, progress: &Progress) -> anyhow::R
         cmdline: parts.overlays.iter().flat_map(|o| o.cmdline.iter().cloned()).collect(),
         disk_mode: parts.node.disk_mode().as_str().into(),
         partuuid: DiskIds::new(parts.cluster.name.as_str(), parts.node).partuuid("rootfs", 1),
-        server: server(parts, store, progress)?,
+        server: server(parts, ram),
         consoles: Vec::new(),
     };
     let mut made = boot::assemble(parts.root, parts.base_boot, &node, &payload, store, parts.epoch)
@@ -64,13 +69,9 @@ pub fn boot_tree(parts: &Parts, store: &Store, progress: &Progress) -> anyhow::R
 }
 
 /// Every node can be served, whatever its own disk is for: that is how a broken one is reborn.
-fn server(parts: &Parts, store: &Store, progress: &Progress) -> anyhow::Result<Option<boot::Server>> {
-    let Some(address) = parts.cluster.network.server else { return Ok(None) };
-    let ram = match parts.node.root {
-        cluster::RootMode::Ram => Some(ram::measure(parts.root, store, progress)?),
-        _ => None,
-    };
-    Ok(Some(boot::Server { address, node: parts.node.name.to_string(), ram }))
+fn server(parts: &Parts, ram: Option<RamImage>) -> Option<boot::Server> {
+    let address = parts.cluster.network.server?;
+    Some(boot::Server { address, node: parts.node.name.to_string(), ram })
 }
 
 /// Packed kernel and initramfs, from the store when this root's were made before.

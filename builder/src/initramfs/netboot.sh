@@ -221,7 +221,7 @@ host_key() {
 own_secrets() {
     [ -s "$root/etc/gt/secrets" ] || return 0
     while read -r mode uid gid name path; do
-        if [ ! -f "$run/secrets/$name" ]; then
+        if [ ! -f "$run/secrets/secrets$path" ]; then
             warn "the secret $name for $path did not come"
         elif ! inside "$path" || ! own_secret; then
             warn "$path: the secret $name cannot be put in place"
@@ -231,7 +231,7 @@ own_secrets() {
 
 own_secret() {
     mkdir -p "$root${path%/*}" && rm -f "$root$path" &&
-        (umask 077 && cat "$run/secrets/$name" >"$root$path") &&
+        (umask 077 && cat "$run/secrets/secrets$path" >"$root$path") &&
         chown "$uid:$gid" "$root$path" && chmod "$mode" "$root$path"
 }
 

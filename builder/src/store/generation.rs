@@ -4,7 +4,7 @@
 //! Spec: design.md section 2.
 //!
 //! ```text
-//! generations/<node>/<digest>/    root, boot: digests of trees; manifest.json; …
+//! generations/<node>/<digest>/    root, boot, perhaps ram: digests of trees; manifest.json; …
 //! generations/<node>/current      the digest of the newest
 //! ```
 
@@ -29,6 +29,8 @@ pub struct Generation {
     pub root: Digest,
     /// What the firmware reads.
     pub boot: Digest,
+    /// A tree with the image of the root, for a node that has its root in memory.
+    pub ram: Option<Digest>,
     /// The manifest's bytes (JSON).
     pub manifest: Vec<u8>,
     /// The software bill of materials (SPDX 2.3, JSON).
@@ -66,6 +68,9 @@ impl Store {
                 // Last: a generation is there when this file is.
                 ("root", root.as_bytes()),
             ];
+            if let Some(ram) = &generation.ram {
+                self.write(&dir.join("ram"), ram.to_string().as_bytes())?;
+            }
             for (name, bytes) in files {
                 self.write(&dir.join(name), bytes)?;
             }
@@ -105,7 +110,8 @@ impl Store {
             return Err(StoreError::Damaged { path: dir, what });
         }
         let (sbom, origins) = (read("sbom.spdx.json")?, read("origins.json")?);
-        Ok(Some(Generation { digest: *digest, root, boot, manifest, sbom, origins }))
+        let ram = read_digest(&dir.join("ram"))?;
+        Ok(Some(Generation { digest: *digest, root, boot, ram, manifest, sbom, origins }))
     }
 
     /// All generations of a node, newest first.
@@ -146,8 +152,8 @@ impl Store {
     }
 
     /// Removes generations beyond the newest `keep` of each node (the current one and those that
-    /// are being served always stay), then all trees, cached layers and objects that nothing needs any more. The store must have
-    /// been opened with [`Store::open_alone`].
+    /// are being served always stay), then all trees, cached layers and objects that nothing needs any
+    /// more. The store must have been opened with [`Store::open_alone`].
     pub fn gc(&self, keep: usize, keep_layers: bool) -> Result<Freed> {
         let mut freed = Freed::default();
         for path in work::abandoned(&self.root().join("tmp"))? {
@@ -165,8 +171,9 @@ impl Store {
                     freed.generations += 1;
                     continue;
                 }
-                trees.extend(read_digest(&dir.join("root"))?);
-                trees.extend(read_digest(&dir.join("boot"))?);
+                for part in ["root", "boot", "ram"] {
+                    trees.extend(read_digest(&dir.join(part))?);
+                }
             }
         }
         for path in list(&self.root().join("layers"))? {
@@ -269,7 +276,15 @@ mod tests {
         let root = store.put_tree(&tree(&[("a", inode)])).unwrap();
         let manifest = format!("{{\"root\": \"{root}\"}}").into_bytes();
         let digest = Digest::of(&manifest);
-        Generation { digest, root, boot: root, manifest, sbom: b"{}".to_vec(), origins: b"{}".to_vec() }
+        Generation {
+            digest,
+            root,
+            boot: root,
+            ram: None,
+            manifest,
+            sbom: b"{}".to_vec(),
+            origins: b"{}".to_vec(),
+        }
     }
 
     #[test]

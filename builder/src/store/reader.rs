@@ -152,7 +152,8 @@ mod tests {
         let digest = Digest::of(&manifest);
         let reader = store.reader().unwrap();
         assert_eq!(reader.current("fenn").unwrap(), None);
-        let generation = Generation { digest, root, boot: root, manifest, sbom: vec![], origins: vec![] };
+        let generation =
+            Generation { digest, root, boot: root, ram: None, manifest, sbom: vec![], origins: vec![] };
         store.put_generation("fenn", &generation).unwrap();
         drop(store);
         // gc need not wait for a reader.

@@ -13,20 +13,25 @@ fn site() -> (tempfile::TempDir, Store, Tree) {
 }
 
 #[test]
-fn what_is_measured_is_what_is_written() {
+fn what_is_stored_is_what_is_written() {
     let (_dir, store, tree) = site();
-    let measured = measure(&tree, &store, &Progress::off()).unwrap();
+    let stored = super::store(&tree, &dump::digest(&tree), &store, &Progress::off()).unwrap();
     let mut sink = Plain::new(Vec::new());
-    assert_eq!(ram_image(&tree, &store, &mut sink).unwrap(), measured.size);
+    assert_eq!(ram_image(&tree, &store, &mut sink).unwrap(), stored.image.size);
     let bytes = sink.into_inner();
-    assert_eq!((bytes.len() as u64, Digest::of(&bytes)), (measured.size, measured.digest));
+    assert_eq!((bytes.len() as u64, Digest::of(&bytes)), (stored.image.size, stored.image.digest));
+    let kept = store.tree(&stored.tree).unwrap();
+    let object = kept.get(&path(NAME)).unwrap().object().unwrap().clone();
+    assert!(store.read_object(&object).unwrap() == bytes);
 }
 
 #[test]
 fn another_tree_gives_another_image() {
     let (_dir, store, mut tree) = site();
-    let before = measure(&tree, &store, &Progress::off()).unwrap();
-    assert_eq!(measure(&tree, &store, &Progress::off()).unwrap(), before);
+    let digest =
+        |tree: &Tree| super::store(tree, &dump::digest(tree), &store, &Progress::off()).unwrap().image.digest;
+    let before = digest(&tree);
+    assert_eq!(digest(&tree), before);
     tree.meta_mut(&path("file")).unwrap().mode = 0o600;
-    assert_ne!(measure(&tree, &store, &Progress::off()).unwrap().digest, before.digest);
+    assert_ne!(digest(&tree), before);
 }

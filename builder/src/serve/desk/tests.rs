@@ -90,7 +90,8 @@ impl Bench {
         }
         let manifest = manifest.to_bytes();
         let digest = Digest::of(&manifest);
-        let generation = Generation { digest, root, boot, manifest, sbom: vec![], origins: vec![] };
+        let generation =
+            Generation { digest, root, boot, ram: None, manifest, sbom: vec![], origins: vec![] };
         store.put_generation(node, &generation).unwrap();
         digest
     }
@@ -270,7 +271,8 @@ fn a_memory_root_is_the_object_that_its_command_line_names() {
     manifest.boot = boot.to_string();
     let manifest = manifest.to_bytes();
     let digest = Digest::of(&manifest);
-    let generation = Generation { digest, root: boot, boot, manifest, sbom: vec![], origins: vec![] };
+    let generation =
+        Generation { digest, root: boot, boot, ram: None, manifest, sbom: vec![], origins: vec![] };
     store.put_generation("fenn", &generation).unwrap();
     bench.discover();
     bench.desk().see("fenn", Event::Request);
