@@ -127,14 +127,15 @@ impl Machine {
 
     /// Boots once; gives all that the console said. Ends at power-off, at a reboot or after `limit`.
     fn boot(&self, words: &str, limit: Duration) -> String {
-        self.boot_on("none", words, limit)
+        self.boot_on(&["-nic", "none"], words, limit)
     }
 
-    /// The same with a network, in the words of QEMU's `-nic`.
-    pub fn boot_on(&self, nic: &str, words: &str, limit: Duration) -> String {
+    /// The same with a network, in the words of QEMU's command line.
+    pub fn boot_on(&self, network: &[&str], words: &str, limit: Duration) -> String {
         let drive = format!("if=none,id=d,format=raw,file={}", self.path("disk").display());
         let mut qemu = Command::new("qemu-system-aarch64")
-            .args(["-M", "virt", "-cpu", "cortex-a72", "-m", "512", "-nographic", "-no-reboot", "-nic", nic])
+            .args(["-M", "virt", "-cpu", "cortex-a72", "-m", "512", "-nographic", "-no-reboot"])
+            .args(network)
             .arg("-kernel")
             .arg(&self.kernel)
             .arg("-initrd")
