@@ -31,8 +31,9 @@ install() {
 needs_build=(gcc libc6-dev make pkg-config ca-certificates qemu-user-static uidmap gpgv debian-archive-keyring openssl xz-utils python3-pip)
 # What judging needs: other people's tools.
 needs_test=(e2fsprogs dosfstools mtools gdisk fdisk bmap-tools qemu-system-arm qemu-utils apt-utils gnupg
-    dpkg-dev openssh-client kmod cpio libarchive-tools attr acl shellcheck python3-venv)
-needs_bench=(mmdebstrap arch-test genimage hyperfine time)
+    dpkg-dev openssh-client kmod cpio libarchive-tools attr acl shellcheck python3-venv
+    iproute2 nftables dnsmasq-base libnfs-utils tftp-hpa atftp curl libcap2-bin)
+needs_bench=(mmdebstrap arch-test genimage hyperfine time nfs-ganesha nfs-ganesha-vfs)
 
 [ "$(uname -m)" = aarch64 ] && needs_build=("${needs_build[@]/qemu-user-static/}")
 
@@ -47,8 +48,9 @@ test)
 bench)
     shift
     install "${needs_build[@]}" "${needs_test[@]}" "${needs_bench[@]}"
-    if [ $# -gt 0 ]; then exec cargo bench -p gt-image --bench "$@"; fi
-    exec cargo bench -p gt-image --benches
+    # All of one package or the one named: `ext4`, `peers`, `tftp`, `nfs`.
+    if [ $# -gt 0 ]; then exec cargo bench --workspace --bench "$@"; fi
+    exec cargo bench --workspace --benches
     ;;
 '' | -h | --help)
     sed -n '2,7s/^# \{0,1\}//p' "$0"

@@ -32,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("netroot::fstab_keeps_only_what_is_no_disk_of_a_card", SHELL, fstab),
         trial("netroot::secrets_are_copies_with_their_owners", SHELL, secrets),
+        trial("netroot::state_is_wiped_once_for_each_wish", SHELL, wipes),
         trial("netroot::a_node_without_secrets_still_has_an_id", SHELL, no_secrets),
         trial("netroot::steps_are_urls_whatever_is_told", SHELL, steps),
         trial("netroot::a_lease_sets_address_and_route_for_good", SHELL, lease),
@@ -114,8 +115,10 @@ fn secrets() {
     );
     let dir = place(&[("etc/gt/secrets", &list), ("etc/new/token", "old")], &[]);
     std::os::unix::fs::symlink("/tmp", dir.path().join("root/link")).unwrap();
-    fs::create_dir(dir.path().join("run/secrets")).unwrap();
-    fs::write(dir.path().join("run/secrets/token"), "secret").unwrap();
+    fs::create_dir_all(dir.path().join("run/secrets/secrets/etc/new")).unwrap();
+    fs::write(dir.path().join("run/secrets/secrets/etc/new/token"), "secret").unwrap();
+    fs::create_dir_all(dir.path().join("run/secrets/secrets/link")).unwrap();
+    fs::write(dir.path().join("run/secrets/secrets/link/x"), "secret").unwrap();
     let said = shell(dir.path(), &["inside"], "own_secrets");
     let path = dir.path().join("root/etc/new/token");
     assert_eq!(fs::read_to_string(&path).unwrap(), "secret");
@@ -124,10 +127,30 @@ fn secrets() {
     assert!(!dir.path().join("root/etc/gone").exists());
 }
 
+fn wipes() {
+    let dir = place(&[], &[]);
+    let at = |name: &str| dir.path().join("run").join(name);
+    for folder in ["secrets", "state/persist/var"] {
+        fs::create_dir_all(at(folder)).unwrap();
+    }
+    let boot = || shell(dir.path(), &["wipe_state"], "device=/dev/x\nwipe_state");
+    boot();
+    assert!(at("state/persist").exists(), "nobody asked");
+    for wish in ["1", "2"] {
+        fs::create_dir_all(at("state/persist/var")).unwrap();
+        fs::write(at("secrets/wipe-state"), format!("{wish}\n")).unwrap();
+        expect(&boot(), &["wiping the state on /dev/x"]);
+        assert!(!at("state/persist").exists());
+        fs::create_dir_all(at("state/persist/var")).unwrap();
+        boot();
+        assert!(at("state/persist").exists(), "the wish is told again and was granted already");
+    }
+}
+
 fn no_secrets() {
     let dir =
         place(&[("etc/machine-id", "")], &[("wget", "echo 'server returned error: HTTP/1.1 403'; exit 1")]);
-    let script = "boot_url=http://x node=fenn mac=d8:3a:dd:89:ef:61\nidentity";
+    let script = "boot_url=http://x node=fenn mac=d8:3a:dd:89:ef:61\nclaim\nidentity";
     let said = shell(dir.path(), &["inside"], script);
     expect(&said, &["the node's secrets did not come (server returned error: HTTP/1.1 403)"]);
     let id = fs::read_to_string(dir.path().join("root/etc/machine-id")).unwrap();

@@ -1,6 +1,6 @@
 //! `gt-image reset`: a running node reboots, and with that is what its current generation says.
 //! Must not know: how a node reboots: the owner says so in `[network] reset`.
-//! Spec: design.md section 1; issue 3, item 7: never two leaders at once.
+//! Spec: design.md sections 1 and 11: never two leaders at once.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::{Command, ExitCode, Stdio};

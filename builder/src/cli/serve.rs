@@ -17,7 +17,7 @@ use crate::digest::Digest;
 use crate::layer::identity::ClusterKey;
 use crate::serve::run::{self, Settings};
 use crate::serve::sockets::Wanted;
-use crate::serve::{secrets, site};
+use crate::serve::{secrets, site, wipe};
 use crate::store::Store;
 
 /// Serve all nodes: DHCP, TFTP and NFS
@@ -146,7 +146,9 @@ fn secrets_of(project: &Project, node: &str, root: &Digest) -> anyhow::Result<Ve
     let tree = store.tree(root).context("reading the node's root")?;
     let overlays = description.overlays.expand_node(this);
     let folder = secrets_folder(project);
-    let parts = secrets::Parts { node, overlays: &overlays, key: &key, folder, root: &tree, store: &store };
+    let wipe = wipe::open(&project.store, &this.name).context("looking for a wish to wipe state")?;
+    let parts =
+        secrets::Parts { node, overlays: &overlays, key: &key, folder, root: &tree, store: &store, wipe };
     Ok(secrets::bundle(&parts)?.bytes)
 }
 

@@ -265,8 +265,19 @@ persist() {
         volatile "$device (gt-state) cannot be mounted"
     else
         say "state is on $device"
+        wipe_state
         each_path persist keep
     fi
+}
+
+# The owner asked for it (`gt-image reset --state`). The number of the wish stays on the partition: it
+# is granted once, however often it is told.
+wipe_state() {
+    wish="$(cat "$run/secrets/wipe-state" 2>/dev/null)"
+    [ -n "$wish" ] && [ "$wish" != "$(cat "$run/state/.wiped" 2>/dev/null)" ] || return 0
+    warn "wiping the state on $device, as asked for"
+    find "$run/state" -mindepth 1 -maxdepth 1 -exec rm -rf {} +
+    echo "$wish" >"$run/state/.wiped"
 }
 
 # The system starts all the same: a node that can be reached can be mended.
@@ -386,6 +397,7 @@ nfs | ram)
     . /netboot.sh
     "root_$mode_is"
     tell root
+    claim
     ;;
 *) die "gt.root=$mode_is is not known: disk, disk-ephemeral, nfs or ram are wanted" ;;
 esac

@@ -171,10 +171,13 @@ fetch_image() {
 # --- Who the node is -----------------------------------------------------------------------------
 
 # The machine-id, the SSH host key and the secrets of the node's overlays: one archive, given once in
-# each boot.
-identity() {
+# each boot. Asked for before state is mounted, because a wish to wipe that comes with it.
+claim() {
     mkdir -m 0700 "$run/secrets"
     fetch_secrets || warn "the node's secrets did not come ($why): it starts without them"
+}
+
+identity() {
     id="$(cat "$run/secrets/machine-id" 2>/dev/null)"
     case "$id" in
     '' | *[!0-9a-f]*)

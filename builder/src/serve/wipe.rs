@@ -1,14 +1,14 @@
 //! A wish that outlives a command: at its next boot, and then once, a node makes its partition `gt-state`
-//! anew. `gt-image reset --state` writes it, the server honours it when that boot begins.
+//! anew. `gt-image reset --state` writes it, the server tells it with the node's secrets.
 //! Must not know: boots, how a node is told.
-//! Spec: issue 3, "reset": the root is wiped by every boot, state by a second, louder command only.
+//! Spec: the root is wiped by every boot, state by a second, louder command only.
 //!
 //! ```text
 //! <store>/wipe/<node>     milliseconds since 1970 at which it was asked for, in decimal
 //! ```
 //!
-//! The number is the wish's identity. A server that cannot remove the file, because it has given up its
-//! rights by then, records the number with the boot, and one that it has recorded is no wish any more.
+//! The number is the wish's identity. The node keeps it on the partition that it has wiped, so a wish that
+//! is told again is granted already, and a server that has given up its rights need remove nothing.
 
 use std::fs;
 use std::io;

@@ -47,6 +47,8 @@ pub struct Parts<'a> {
     pub root: &'a Tree,
     /// Where the root's files are.
     pub store: &'a Store,
+    /// The number of the owner's wish to wipe the node's state ([`super::wipe`]), if there is one.
+    pub wipe: Option<u64>,
 }
 
 /// A node's secrets, ready to be sent. Never shown, never written to a file.
@@ -120,6 +122,9 @@ pub fn bundle(parts: &Parts) -> anyhow::Result<Bundle> {
     files.add("ssh_host_ed25519_key", ssh.private(&comment).into_bytes(), 0o600, (0, 0))?;
     let public = format!("{} {comment}\n", ssh.public());
     files.add("ssh_host_ed25519_key.pub", public.into_bytes(), 0o644, (0, 0))?;
+    if let Some(wish) = parts.wipe {
+        files.add("wipe-state", format!("{wish}\n").into_bytes(), 0o600, (0, 0))?;
+    }
     for file in found.files {
         let path = [b"secrets/", file.path.as_bytes()].concat();
         files.add(path, file.bytes, file.mode, file.owner)?;

@@ -38,7 +38,7 @@ impl Place {
     fn bundle(&self, overlays: &[&Overlay]) -> anyhow::Result<Bundle> {
         let key = cluster_key(&self.folder());
         let (folder, store, root) = (self.folder(), &self.store, &self.root);
-        bundle(&Parts { node: "fenn", overlays, key: &key, folder: &folder, root, store })
+        bundle(&Parts { node: "fenn", overlays, key: &key, folder: &folder, root, store, wipe: Some(17) })
     }
 }
 
@@ -91,6 +91,7 @@ fn a_node_gets_its_identity_and_its_overlays_secrets() {
         "-r-------- 0/0 ./secrets/etc/gossip",
         "-rw------- 0/0 ./ssh_host_ed25519_key",
         "-rw-r--r-- 0/0 ./ssh_host_ed25519_key.pub",
+        "-rw------- 0/0 ./wipe-state",
     ];
     let mut lines: Vec<String> = list.lines().map(fields).collect();
     lines.sort_by(|a, b| a.split(' ').next_back().cmp(&b.split(' ').next_back()));
