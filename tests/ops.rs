@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex};
 
 use libtest_mimic::Trial;
@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         trial("ops::reset_reboots_and_waits", &[], reset_reboots_and_waits),
         trial("ops::reset_refuses", &[], reset_refuses),
         trial("ops::state_is_wiped_once_and_only_when_said", &[], state_is_wiped_once_and_only_when_said),
+        trial("ops::doctor_names_who_has_a_port", &[], doctor_names_who_has_a_port),
         trial("ops::systemd_takes_the_units", &[Tier::Judge(&["systemd-analyze"])], systemd_takes_the_units),
     ]
 }
@@ -137,6 +138,61 @@ fn status_is_watched() {
     let outcomes: Vec<&Value> =
         seen.iter().map(|status| &status["nodes"][0]["boots"][0]["outcome"]).collect();
     assert_eq!(outcomes, ["booting", "login"]);
+}
+
+/// The test itself has two of the server's ports.
+fn doctor_names_who_has_a_port() {
+    let site = Site::new();
+    site.edit("cluster.toml", "root = \"disk\"", "root = \"nfs\"");
+    let (nfs, tftp) = (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let (nfs, tftp) =
+        (nfs.local_addr().map(|a| (nfs, a.port())), tftp.local_addr().map(|a| (tftp, a.port())));
+    let ((_nfs, nfs), (_tftp, tftp)) = (nfs.unwrap(), tftp.unwrap());
+    let (nfs_port, tftp_port) = (nfs.to_string(), tftp.to_string());
+    let doctor = || {
+        let mut command = site.gt_image(["doctor", "--no-dhcp", "--server", "127.0.0.1"]);
+        command.args(["--nfs-port", &nfs_port, "--tftp-port", &tftp_port]);
+        command
+    };
+    let said = |command: &mut std::process::Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", crate::support::text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let process = std::process::id();
+    let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap();
+    let held = format!("held by `{}` (process {process}) on 127.0.0.1", name.trim_end());
+
+    let report: Value = serde_json::from_str(&said(doctor().arg("--json"))).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    for subject in [format!("TCP port {nfs} (NFS)"), format!("UDP port {tftp} (TFTP)")] {
+        let finding = findings.iter().find(|finding| finding["subject"] == subject.as_str()).unwrap();
+        assert_eq!((&finding["state"], &finding["found"]), (&json!("fault"), &json!(held)), "{finding}");
+    }
+    // Nothing answers there, nothing was built, and what was not asked is not told of.
+    let silent =
+        findings.iter().find(|f| f["subject"] == format!("TFTP at 127.0.0.1, UDP port {tftp}").as_str());
+    assert_eq!(silent.unwrap()["state"], "fault");
+    let files: Vec<&Value> = findings.iter().filter(|f| f["group"] == "boot files").collect();
+    assert_eq!((files.len(), &files[0]["state"]), (1, &json!("unchecked")), "{files:?}");
+    assert!(findings.iter().all(|f| !f["subject"].as_str().unwrap().contains("DHCP")), "{findings:?}");
+    let faults = findings.iter().filter(|f| f["state"] == "fault").count();
+    assert_eq!(report["counts"]["fault"], faults);
+
+    let text = said(&mut doctor());
+    assert!(text.starts_with("machine and server\n"), "{text}");
+    assert!(
+        text.contains(&format!("\n  fault      TCP port {nfs} (NFS)\n             found     held by `")),
+        "{text}"
+    );
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(text.lines().last().unwrap().starts_with(&format!("{faults} faults, ")), "{text}");
+    let stderr = fails(site.gt_image(["doctor"]).args(["--node", "n9"]), 1);
+    assert!(stderr.contains("the cluster has no node `n9`"), "{stderr}");
+    // An empty store is one that can be looked at.
+    fs::create_dir_all(site.path("images/store")).unwrap();
+    let text = said(&mut doctor());
+    assert!(text.contains("  fault      boot files of node `n1`\n             found     none\n"), "{text}");
 }
 
 fn adopt_writes_a_stranger() {

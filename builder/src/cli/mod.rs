@@ -6,6 +6,7 @@ mod adopt;
 mod build;
 mod completions;
 mod diff;
+mod doctor;
 mod export;
 mod gc;
 mod inspect;
@@ -119,6 +120,7 @@ enum Command {
     Why(why::Why),
     Serve(serve::Serve),
     Status(status::Status),
+    Doctor(doctor::Doctor),
     Adopt(adopt::Adopt),
     Rollback(rollback::Rollback),
     Reset(reset::Reset),
@@ -158,6 +160,7 @@ pub fn main() -> ExitCode {
             Command::Why(c) => c.run(global),
             Command::Serve(c) => c.run(global),
             Command::Status(c) => c.run(global),
+            Command::Doctor(c) => c.run(global),
             Command::Adopt(c) => c.run(global),
             Command::Rollback(c) => c.run(global),
             Command::Reset(c) => c.run(global),
@@ -208,6 +211,7 @@ mod tests {
         check::<Vec<super::diff::Row>>("output-diff");
         check::<super::why::Answer>("output-why");
         check::<crate::serve::status::Status>("output-status");
+        check::<super::doctor::Report>("output-doctor");
         check::<super::adopt::Adopted>("output-adopt");
         check::<Vec<super::rollback::Row>>("output-rollback");
         check::<Vec<super::reset::Row>>("output-reset");

@@ -234,7 +234,8 @@ fn absence(node: &Node, status: Option<&Status>) -> Option<&'static str> {
     }
 }
 
-fn netboots(node: &Node) -> bool {
+/// True for a node that the server gives its root.
+pub(super) fn netboots(node: &Node) -> bool {
     matches!(node.root, RootMode::Nfs | RootMode::Ram)
 }
 

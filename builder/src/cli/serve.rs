@@ -45,27 +45,34 @@ pub struct Serve {
     /// How to take part in DHCP [default: `network.dhcp` of cluster.toml]
     #[arg(long, value_name = "HOW")]
     dhcp: Option<HowDhcp>,
-    /// UDP port of DHCP; clients are answered at the next one
-    #[arg(long, value_name = "PORT", default_value_t = 67)]
-    dhcp_port: u16,
-    /// UDP port of TFTP; 0 is any, here and below
-    #[arg(long, value_name = "PORT", default_value_t = 69)]
-    tftp_port: u16,
-    /// TCP port of NFS
-    #[arg(long, value_name = "PORT", default_value_t = 2049)]
-    nfs_port: u16,
-    /// TCP and UDP port of MOUNT
-    #[arg(long, value_name = "PORT", default_value_t = 20048)]
-    mount_port: u16,
-    /// TCP and UDP port of the portmapper
-    #[arg(long, value_name = "PORT", default_value_t = 111)]
-    portmap_port: u16,
+    #[command(flatten)]
+    ports: Ports,
     /// Where boots are recorded [default: serve/ in the store]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Serve generations that lack overlays, too
     #[arg(long)]
     allow_incomplete: bool,
+}
+
+/// The server's ports.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct Ports {
+    /// UDP port of DHCP; clients are answered at the next one
+    #[arg(long, value_name = "PORT", default_value_t = 67)]
+    pub dhcp_port: u16,
+    /// UDP port of TFTP; 0 is any, here and below
+    #[arg(long, value_name = "PORT", default_value_t = 69)]
+    pub tftp_port: u16,
+    /// TCP port of NFS
+    #[arg(long, value_name = "PORT", default_value_t = 2049)]
+    pub nfs_port: u16,
+    /// TCP and UDP port of MOUNT
+    #[arg(long, value_name = "PORT", default_value_t = 20048)]
+    pub mount_port: u16,
+    /// TCP and UDP port of the portmapper
+    #[arg(long, value_name = "PORT", default_value_t = 111)]
+    pub portmap_port: u16,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -92,7 +99,8 @@ impl Serve {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let project = Project::find(global)?;
         let network = project.load()?.cluster.network;
-        let server = self.server(&network)?;
+        let given = self.address.filter(|address| !address.is_unspecified());
+        let server = server(given, &network, "--address")?;
         let settings = self.settings(&network, server, &project, global.json);
         let json = global.json;
         let place = project.clone();
@@ -104,32 +112,31 @@ impl Serve {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn server(&self, network: &Network) -> anyhow::Result<Ipv4Addr> {
-        let given = self.address.filter(|address| !address.is_unspecified());
-        given.or(network.server).ok_or_else(|| {
-            let hint = "set `server` under `[network]` in `cluster.toml`, or give `--address`";
-            anyhow::anyhow!("the nodes must be told this server's address, and it is nowhere")
-                .context(Hint(hint.into()))
-        })
-    }
-
     fn settings(&self, network: &Network, server: Ipv4Addr, project: &Project, json: bool) -> Settings {
         let dhcp = self.dhcp.map_or(network.dhcp, Dhcp::from);
         let address = self.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
         let wanted = Wanted {
             address,
             interface: self.interface.clone(),
-            dhcp: (dhcp != Dhcp::Off).then_some(self.dhcp_port),
-            tftp: self.tftp_port,
-            nfs: self.nfs_port,
-            mount: self.mount_port,
-            portmap: self.portmap_port,
+            dhcp: (dhcp != Dhcp::Off).then_some(self.ports.dhcp_port),
+            tftp: self.ports.tftp_port,
+            nfs: self.ports.nfs_port,
+            mount: self.ports.mount_port,
+            portmap: self.ports.portmap_port,
             http: self.http.unwrap_or(SocketAddr::new(IpAddr::V4(address), 8080)),
         };
         let (store, state) = (project.store.clone(), self.state.clone());
         let secrets = secrets_folder(project).to_path_buf();
         Settings { wanted, dhcp, server, store, secrets, state, incomplete: self.allow_incomplete, json }
     }
+}
+
+/// The address that nodes are told: as given by `option`, or as the description says.
+pub(super) fn server(given: Option<Ipv4Addr>, network: &Network, option: &str) -> anyhow::Result<Ipv4Addr> {
+    given.or(network.server).ok_or_else(|| {
+        let hint = format!("set `server` under `[network]` in `cluster.toml`, or give `{option}`");
+        anyhow::anyhow!("the nodes must be told this server's address, and it is nowhere").context(Hint(hint))
+    })
 }
 
 fn secrets_folder(project: &Project) -> &Path {

@@ -15,6 +15,7 @@ use gt_netboot::nfs::{Export, ExportId};
 use gt_netboot::site::Site;
 use tokio::sync::watch;
 
+use super::board::Metric;
 use super::boots::{Boots, Change, Event, Now, Pin};
 use super::export::Trees;
 use super::inodes::Inodes;
@@ -31,6 +32,9 @@ use crate::store::{Reader, StoreError};
 
 /// Puts together the secrets of a node that boots the root tree of this digest.
 pub type Vault = Box<dyn Fn(&str, &Digest) -> anyhow::Result<Vec<u8>> + Send + Sync>;
+
+/// Gives counters of a protocol server for the nodes of a site.
+type Count = Box<dyn Fn(&Site) -> Vec<Metric> + Send + Sync>;
 
 /// What the desk is made of.
 pub struct Parts {
@@ -96,6 +100,8 @@ pub struct Desk {
     resolved: Mutex<HashMap<String, Resolved>>,
     keeper: Keeper,
     log: Arc<Log>,
+    /// What protocol servers count themselves.
+    counted: Mutex<Vec<Count>>,
     started: Instant,
     vault: Vault,
     alone: bool,
@@ -167,6 +173,7 @@ impl Desk {
             resolved: Mutex::default(),
             keeper,
             log,
+            counted: Mutex::default(),
             started,
             vault,
             alone,
@@ -191,6 +198,11 @@ impl Desk {
                 desk.load_pinned();
             }
         });
+    }
+
+    /// Has `count` add to the metrics.
+    pub fn count_also(&self, count: impl Fn(&Site) -> Vec<Metric> + Send + Sync + 'static) {
+        lock(&self.counted).push(Box::new(count));
     }
 
     /// The nodes, as of the last good description.

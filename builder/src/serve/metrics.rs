@@ -3,7 +3,10 @@
 //! Spec: OpenMetrics 1.0 text format, by the crate `prometheus-client`.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 
+use gt_netboot::dhcp;
+use gt_netboot::nfs::Calls;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -80,6 +83,47 @@ fn gauge(name: &'static str, help: &'static str, labels: &[(&'static str, &str)]
     Metric { name, help, counter: false, labels, value }
 }
 
+/// What only grows.
+pub fn counter(
+    name: &'static str,
+    help: &'static str,
+    labels: Vec<(&'static str, String)>,
+    value: u64,
+) -> Metric {
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
+    let value = value as f64;
+    Metric { name, help, counter: true, labels, value }
+}
+
+/// A node's NFS calls: of 25 procedures a node never calls half, and those are left out.
+pub fn nfs(node: &str, calls: &Calls) -> Vec<Metric> {
+    let of = || ("node", node.to_owned());
+    let called = calls.iter().filter(|(_, count)| *count > 0).map(|(procedure, count)| {
+        let labels = vec![of(), ("procedure", procedure.to_owned())];
+        counter("gt_nfs_calls_total", "NFS calls of a node, by procedure.", labels, count)
+    });
+    let help = "Bytes of content that READ gave.";
+    let read = counter("gt_nfs_read_bytes_total", help, vec![of()], calls.bytes_read());
+    called.chain([read]).collect()
+}
+
+/// What the DHCP server counts.
+pub fn dhcp(counters: &dhcp::Counters) -> Vec<Metric> {
+    [
+        ("gt_dhcp_received_total", "Datagrams at the DHCP port.", &counters.received),
+        ("gt_dhcp_malformed_total", "Datagrams at the DHCP port that were no DHCP.", &counters.malformed),
+        ("gt_dhcp_sent_total", "DHCP replies sent.", &counters.sent),
+        (
+            "gt_dhcp_dropped_total",
+            "DHCP replies that could not be sent, and packets beyond the queue.",
+            &counters.dropped,
+        ),
+    ]
+    .into_iter()
+    .map(|(name, help, count)| counter(name, help, Vec::new(), count.load(Ordering::Relaxed)))
+    .collect()
+}
+
 /// What a graph of a cluster is made of: how its nodes last booted.
 fn derived(status: &Status) -> Vec<Metric> {
     let mut out = vec![
@@ -142,17 +186,14 @@ mod tests {
     use super::*;
     use crate::serve::status::tests::example;
 
-    fn counter(procedure: &str, value: f64) -> Metric {
-        let labels = vec![("procedure", procedure.to_owned())];
-        Metric { name: "gt_nfs_calls_total", help: "NFS calls.", counter: true, labels, value }
+    fn called(procedure: &str, value: u64) -> Metric {
+        counter("gt_nfs_calls_total", "NFS calls.", vec![("procedure", procedure.to_owned())], value)
     }
 
     #[test]
     fn counters_come_out_once_named_and_escaped() {
-        let refused =
-            Metric { name: "gt_refused_total", help: "Refused", counter: true, labels: vec![], value: 2.0 };
-        let page =
-            text(vec![counter("READ", 3.0), refused, counter("a\"\\\nb", 1.0)], &Status::default()).unwrap();
+        let refused = counter("gt_refused_total", "Refused", vec![], 2);
+        let page = text(vec![called("READ", 3), refused, called("a\"\\\nb", 1)], &Status::default()).unwrap();
         let wanted = "# HELP gt_nfs_calls NFS calls.\n\
                       # TYPE gt_nfs_calls counter\n\
                       gt_nfs_calls_total{procedure=\"READ\"} 3.0\n\
@@ -162,6 +203,24 @@ mod tests {
                       gt_refused_total 2.0\n";
         assert!(page.starts_with(wanted), "{page}");
         assert!(page.ends_with("# EOF\n"), "{page}");
+    }
+
+    #[test]
+    fn what_the_servers_count_is_told() {
+        let counters = dhcp::Counters::default();
+        counters.sent.store(4, Ordering::Relaxed);
+        let mut counted = dhcp(&counters);
+        // Calls are counted by the server alone: a node without one has its bytes.
+        counted.extend(nfs("fenn", &Calls::default()));
+        let page = text(counted, &Status::default()).unwrap();
+        for line in [
+            "gt_dhcp_sent_total 4.0",
+            "gt_dhcp_dropped_total 0.0",
+            "gt_nfs_read_bytes_total{node=\"fenn\"} 0.0",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+        }
+        assert!(!page.contains("gt_nfs_calls"), "{page}");
     }
 
     #[test]
@@ -186,7 +245,7 @@ mod tests {
 
     #[test]
     fn no_name_is_described_twice() {
-        let page = text(vec![counter("READ", 1.0)], &example()).unwrap();
+        let page = text(vec![called("READ", 1)], &example()).unwrap();
         let mut types: Vec<&str> = page.lines().filter(|line| line.starts_with("# TYPE")).collect();
         let all = types.len();
         types.sort_unstable();

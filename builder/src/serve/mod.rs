@@ -12,6 +12,7 @@
 pub mod board;
 pub mod boots;
 pub mod desk;
+pub mod events;
 pub mod export;
 pub mod http;
 pub mod inodes;

@@ -12,6 +12,7 @@ use anyhow::Context;
 use gt_netboot::nfs::service::HighPorts;
 use gt_netboot::site::Site;
 use gt_netboot::{dhcp, nfs, tftp};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -24,6 +25,7 @@ use super::log::Log;
 use super::record::{Redb, handle_key};
 use super::sockets::{self, Sockets, Wanted};
 use super::user::{self, Became};
+use super::{events, metrics};
 use crate::cluster::Dhcp;
 use crate::hint::Hint;
 use crate::store::{PINS, Store};
@@ -72,6 +74,10 @@ pub fn serve(
 ) -> anyhow::Result<()> {
     let site = load()?;
     let log = Arc::new(Log::new(settings.json));
+    events::tell(log.clone());
+    if let Err(e) = raise_descriptors() {
+        log.line("serve", "limits", &format!("keeps its number of descriptors: {e}"));
+    }
     let bound = sockets::bind(&settings.wanted).map_err(|error| match error.hint() {
         Some(hint) => anyhow::Error::new(error).context(Hint(hint)),
         None => anyhow::Error::new(error),
@@ -116,6 +122,13 @@ pub fn serve(
     // Reads of a disk that does not answer must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+/// Raises the soft limit of descriptors to the hard one, which under systemd is 524,288 against 1,024:
+/// each TFTP transfer and each file that NFS has open holds one.
+fn raise_descriptors() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
 }
 
 /// What DHCP needs of the interface beside its socket; without the right to it the server does with
@@ -231,6 +244,8 @@ impl Life {
                 probe: probe.map(|probe| Box::new(probe) as Box<dyn dhcp::Probe>),
                 counters: Arc::default(),
             };
+            let counters = service.counters.clone();
+            self.desk.count_also(move |_| metrics::dhcp(&counters));
             let (host, token) = (self.desk.clone(), shutdown.clone());
             services.spawn(async move { ("DHCP", service.run(host, token).await.map_err(Into::into)) });
         }
@@ -240,6 +255,14 @@ impl Life {
             ("TFTP", served.map_err(Into::into))
         });
         let server = nfs::Server::new(self.desk.clone(), &self.key, ports, HighPorts::Nobody);
+        // The server holds the desk.
+        let counted = Arc::downgrade(&server);
+        self.desk.count_also(move |site| match counted.upgrade() {
+            Some(server) => {
+                site.nodes.iter().flat_map(|n| metrics::nfs(&n.name, &server.calls(&n.name))).collect()
+            }
+            None => Vec::new(),
+        });
         let sockets = nfs::Sockets {
             nfs: vec![listener(bound.nfs)?],
             mount: vec![listener(bound.mount)?],
@@ -319,6 +342,13 @@ fn notify(state: &[NotifyState]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptors_are_raised_to_the_hard_limit() {
+        raise_descriptors().unwrap();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+    }
 
     #[test]
     fn the_interface_of_the_nodes_is_found_by_its_route() {

@@ -48,16 +48,19 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn good(subject: impl Into<String>, found: impl Into<String>) -> Finding {
+    /// As it should be.
+    pub fn good(subject: impl Into<String>, found: impl Into<String>) -> Finding {
         let (subject, found) = (subject.into(), found.into());
         Finding { state: State::Good, subject, found, expected: String::new(), hint: None }
     }
 
-    fn unchecked(subject: impl Into<String>, why: impl Into<String>) -> Finding {
+    /// It could not be looked at, and why.
+    pub fn unchecked(subject: impl Into<String>, why: impl Into<String>) -> Finding {
         Finding { state: State::Unchecked, ..Finding::good(subject, why) }
     }
 
-    fn fault(
+    /// A Pi will not boot, or not well.
+    pub fn fault(
         subject: impl Into<String>,
         found: impl Into<String>,
         expected: impl Into<String>,
@@ -71,7 +74,8 @@ impl Finding {
         }
     }
 
-    fn advice(
+    /// A person should look.
+    pub fn advice(
         subject: impl Into<String>,
         found: impl Into<String>,
         expected: impl Into<String>,

@@ -15,6 +15,7 @@ use crate::digest::Digest;
 use crate::serve::board::{Board, Metric, Refused};
 use crate::serve::boots::Event;
 use crate::serve::lock;
+use crate::serve::metrics;
 use crate::serve::secrets::neighbour;
 use crate::serve::secrets::release::{self, Claim, Verdict};
 use crate::serve::status::{Node, Status};
@@ -80,16 +81,16 @@ impl Board for Desk {
     }
 
     fn metrics(&self) -> Vec<Metric> {
+        let site = Desk::site(self);
+        let counted: Vec<Metric> = lock(&self.counted).iter().flat_map(|count| count(&site)).collect();
         let state = lock(&self.state);
         let metric = |((what, label), value): (&(&'static str, String), &u64)| {
             let (name, help) = named(what);
             let key = if *what == "malformed" { "protocol" } else { "node" };
             let labels = if label.is_empty() { Vec::new() } else { vec![(key, label.clone())] };
-            #[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
-            let value = *value as f64;
-            Metric { name, help, counter: true, labels, value }
+            metrics::counter(name, help, labels, *value)
         };
-        state.counters.iter().map(metric).collect()
+        state.counters.iter().map(metric).chain(counted).collect()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
