@@ -101,8 +101,11 @@ mod tests {
 
     use super::*;
 
+    /// Who a line is about, and what it says.
+    type Line = (Option<String>, String);
+
     /// Collects the line of each event that is enabled.
-    struct Heard(Events, Arc<Mutex<Vec<(Option<String>, String)>>>);
+    struct Heard(Events, Arc<Mutex<Vec<Line>>>);
 
     impl Subscriber for Heard {
         fn enabled(&self, metadata: &Metadata<'_>) -> bool {
