@@ -20,6 +20,7 @@ mod qemu_initramfs;
 mod serve;
 mod small;
 mod support;
+mod wire;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
@@ -31,6 +32,7 @@ fn main() {
     trials.extend(netroot::trials());
     trials.extend(serve::trials());
     trials.extend(ops::trials());
+    trials.extend(wire::trials());
     trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -3,20 +3,17 @@
 //! Must not know: how anything is served. Spec: design.md sections 9, 10 and 13.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use gt_netboot::pi::boot::{Boot as Played, Loaded, Setup, boot};
-use gt_netboot::pi::wire::PacketWire;
-use gt_netboot::pi::{Board, Model};
-use gt_netboot::site::{Mac, Serial};
+use gt_netboot::pi::boot::{Boot as Played, Loaded, Setup};
 use libtest_mimic::Trial;
 
 use crate::fenn::{Fenn, second};
-use crate::support::net::{Net, SERVER};
+use crate::support::net::Net;
 use crate::support::qemu::{BOOT, Boot, Machine, Network};
+use crate::support::server::{self, Node, Server};
 use crate::support::{Tier, gt_image, ok, run, trial};
 
 const WHOLE: &[Tier] = &[Tier::Archive, Tier::Root, Tier::Qemu, Tier::Judge(&["ip", "ssh", "getcap"])];
@@ -31,22 +28,7 @@ pub fn trials() -> Vec<Trial> {
 /// Asks every file of the root by itself: what stands in the way of one is then told.
 const CAPABILITIES: &str = "find / -xdev -type f -print0 | xargs -0 /usr/sbin/getcap 2>&1 | sort";
 
-/// A node of the description as the tests play it.
-struct Node {
-    name: &'static str,
-    mac: &'static str,
-    serial: u32,
-    address: &'static str,
-}
-
 const FENN: Node = Node { name: "fenn", mac: "d8:3a:dd:89:ef:61", serial: 0xd2a7_ebcf, address: "10.4.0.15" };
-
-impl Node {
-    fn board(&self) -> Board {
-        let octets: Vec<u8> = self.mac.split(':').map(|o| u8::from_str_radix(o, 16).unwrap()).collect();
-        Board::new(Model::Pi4, Mac(octets.try_into().unwrap()), Serial(self.serial))
-    }
-}
 
 /// A site with a store of its own, beginning as the one that all tests of fenn share.
 struct Site {
@@ -107,57 +89,8 @@ impl Drop for Site {
     }
 }
 
-/// `gt-image serve` on the switch of a network.
-struct Server {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Server {
-    fn start(net: &Net, site: &Site) -> Server {
-        let log = site.dir.join("serve.log");
-        let errors = fs::File::options().create(true).append(true).open(&log).unwrap();
-        let mut child = net
-            .command(env!("CARGO_BIN_EXE_gt-image"))
-            .current_dir(&site.dir)
-            .args(["serve", "--interface", "br0", "--address", SERVER, "--dhcp", "authoritative"])
-            .arg("--allow-incomplete")
-            .stdout(Stdio::piped())
-            .stderr(errors)
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("ready "), "{line:?}\n{}", fs::read_to_string(&log).unwrap());
-        Server { child, log }
-    }
-
-    fn text(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    /// As `kill -9` or a power cut of the server.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// What the server's status says of a node.
-fn status(net: &Net, site: &Site, node: &Node) -> serde_json::Value {
-    let mut command = net.command(env!("CARGO_BIN_EXE_gt-image"));
-    command.current_dir(&site.dir).args(["status", "--json", "--server"]);
-    let text = ok(command.arg(format!("http://{SERVER}:8080")));
-    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let nodes = status["nodes"].as_array().unwrap();
-    nodes.iter().find(|n| n["name"] == node.name).unwrap().clone()
+fn serve(net: &Net, site: &Site) -> Server {
+    Server::start(net, &site.dir, &["--dhcp", "authoritative", "--allow-incomplete"])
 }
 
 /// Waits until the newest boot is as wanted.
@@ -169,7 +102,7 @@ fn wait_for_boot(
 ) -> serde_json::Value {
     let begun = Instant::now();
     loop {
-        let found = status(net, site, node);
+        let found = server::node_status(net, &site.dir, node);
         if wanted(&found["boots"][0]) {
             return found;
         }
@@ -180,20 +113,10 @@ fn wait_for_boot(
 
 /// Plays the firmware; gives the boot as it went and what a kernel gets.
 fn power_on(net: &Net, node: &Node, server: &Server) -> (Played, Loaded) {
-    net.plug(true);
-    let board = node.board();
-    let mut played = net.on_the_card(|| {
-        let mut wire = PacketWire::open("eth0", board.mac).unwrap();
-        boot(&board, &mut wire, &Setup::default(), |lease| {
-            net.configure(&lease.address.to_string());
-            Ok(lease.address)
-        })
-    });
-    net.plug(false);
-    let result =
-        std::mem::replace(&mut played.result, Err(gt_netboot::pi::boot::Fault::NoKernel(Vec::new())));
-    let loaded = result.unwrap_or_else(|e| panic!("{e}: {:#?}\n{}", played.requests, server.text()));
-    (played, loaded)
+    net.card(0).plug(true);
+    let played = server::power_on(net.card(0), &node.board(), &Setup::default());
+    net.card(0).plug(false);
+    server.whole(played)
 }
 
 /// Starts the machine with exactly the bytes that the firmware has.
@@ -231,8 +154,8 @@ fn reborn() {
     let site = Site::new("netboot");
     site.build();
     let known_hosts = known_hosts(&site);
-    let net = Net::new("nfs", FENN.mac);
-    let server = Server::start(&net, &site);
+    let net = Net::new("nfs", &[FENN.mac]);
+    let server = serve(&net, &site);
     let (played, loaded) = power_on(&net, &FENN, &server);
     assert!(played.bytes() <= 20_000_000, "{} bytes by TFTP: {:#?}", played.bytes(), played.requests);
     assert!(played.requests.iter().all(|r| r.duplicates == 0), "{:#?}", played.requests);
@@ -257,13 +180,13 @@ fn reborn() {
     fs::write(&motd, format!("{text}second generation\n")).unwrap();
     site.build();
     server.kill();
-    let server = Server::start(&net, &site);
+    let server = serve(&net, &site);
     let seen = ask(
         &mut machine,
         "echo 3 > /proc/sys/vm/drop_caches; cat /etc/motd /etc/written; ls -R /usr/share | wc -l",
     );
     assert!(seen.contains("gone") && !seen.contains("second generation"), "{seen}\n{}", server.text());
-    assert_eq!(status(&net, &site, &FENN)["pinned"], first["pinned"]);
+    assert_eq!(server::node_status(&net, &site.dir, &FENN)["pinned"], first["pinned"]);
     reboot(&mut machine, ask);
 
     let (_, loaded) = power_on(&net, &FENN, &server);
@@ -277,7 +200,7 @@ fn reborn() {
     ok(&mut site.command(&["rollback", "--node", "fenn"]));
     reboot(&mut machine, ask);
     power_on(&net, &FENN, &server);
-    let third = status(&net, &site, &FENN);
+    let third = server::node_status(&net, &site.dir, &FENN);
     assert_eq!(third["pinned"], first["pinned"], "{third:#}");
 }
 
@@ -312,8 +235,8 @@ fn outlives() {
     });
     site.build();
     let known_hosts = known_hosts(&site);
-    let net = Net::new("ram", FENN.mac);
-    let server = Server::start(&net, &site);
+    let net = Net::new("ram", &[FENN.mac]);
+    let server = serve(&net, &site);
     let (_, loaded) = power_on(&net, &FENN, &server);
     let mut machine = start(&net, &site, &FENN, &loaded, 3072);
     wait_for_boot(&net, &site, &FENN, |boot| boot["outcome"] == "login");

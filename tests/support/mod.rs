@@ -6,6 +6,7 @@
 
 pub mod net;
 pub mod qemu;
+pub mod server;
 pub mod site;
 
 use std::ffi::OsStr;

@@ -1,12 +1,13 @@
 //! A network of its own for a test: a switch with the server on it, a tap for a machine in QEMU, and a
-//! cable to a card that the simulated firmware plays.
+//! cable to each card that the simulated firmware, or another machine, has.
 //! Must not know: what is served, what is tested.
 //! Spec: ip-netns(8), veth(4).
 //!
 //! ```text
-//! namespace gt<pid><name>s                       namespace gt<pid><name>p
+//! namespace gt<pid><name>s                       namespaces gt<pid><name>0, 1, ...
 //!   br0 10.4.0.10/20 ── tap0 (QEMU)
-//!        └── cable ─────────────────────────────── eth0 (the node's card)
+//!        ├── cable0 ────────────────────────────── eth0
+//!        └── cable1 ────────────────────────────── eth0
 //! ```
 
 use std::fs::File;
@@ -20,71 +21,97 @@ use super::{run, which};
 /// The server's address on this network; the real cluster's Allyrion has it too.
 pub const SERVER: &str = "10.4.0.10";
 
-/// Two namespaces; gone when dropped.
+/// One namespace for the server and one for each card; gone when dropped.
 pub struct Net {
     server: String,
-    pi: String,
+    cards: Vec<Card>,
+}
+
+/// A card on the switch, in a namespace of its own.
+pub struct Card {
+    namespace: String,
 }
 
 impl Net {
-    /// `card` is the MAC address of the card that firmware plays.
-    pub fn new(name: &str, card: &str) -> Net {
+    /// `cards` are the MAC addresses of the cards.
+    pub fn new(name: &str, cards: &[&str]) -> Net {
         let stem = format!("gt{}{name}", std::process::id());
-        let net = Net { server: format!("{stem}s"), pi: format!("{stem}p") };
-        let ip = |line: &str| run("ip", line.split(' '));
-        let (s, p) = (&net.server, &net.pi);
+        let card = |n| Card { namespace: format!("{stem}{n}") };
+        let net = Net { server: format!("{stem}s"), cards: (0..cards.len()).map(card).collect() };
+        let s = &net.server;
         ip(&format!("netns add {s}"));
-        ip(&format!("netns add {p}"));
         ip(&format!("-n {s} link set lo up"));
-        ip(&format!("-n {p} link set lo up"));
         ip(&format!("-n {s} link add br0 type bridge"));
         ip(&format!("-n {s} address add {SERVER}/20 dev br0"));
         ip(&format!("-n {s} tuntap add tap0 mode tap"));
-        ip(&format!("-n {s} link add cable type veth peer name eth0 address {card} netns {p}"));
-        for port in ["tap0", "cable"] {
-            ip(&format!("-n {s} link set {port} master br0"));
-            ip(&format!("-n {s} link set {port} up"));
-        }
+        ip(&format!("-n {s} link set tap0 master br0 up"));
         ip(&format!("-n {s} link set br0 up"));
-        ip(&format!("-n {p} link set eth0 up"));
+        for (n, (mac, card)) in cards.iter().zip(&net.cards).enumerate() {
+            let p = &card.namespace;
+            ip(&format!("netns add {p}"));
+            ip(&format!("-n {p} link set lo up"));
+            ip(&format!("-n {s} link add cable{n} type veth peer name eth0 address {mac} netns {p}"));
+            ip(&format!("-n {s} link set cable{n} master br0 up"));
+            ip(&format!("-n {p} link set eth0 up"));
+        }
         net
     }
 
     /// A program on the server's side.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(which("ip").expect("checked by the tier"));
-        command.args(["netns", "exec", &self.server, program]);
-        command
+        inside(&self.server, program)
+    }
+
+    /// A card by its place in the list that was given.
+    pub fn card(&self, n: usize) -> &Card {
+        &self.cards[n]
+    }
+}
+
+impl Card {
+    /// A program on the side of the card.
+    pub fn command(&self, program: &str) -> Command {
+        inside(&self.namespace, program)
     }
 
     /// Runs `play` on the side of the card; its threads and sockets are there too.
-    pub fn on_the_card<R: Send>(&self, play: impl FnOnce() -> R + Send) -> R {
-        let namespace = File::open(format!("/run/netns/{}", self.pi)).unwrap();
+    pub fn run<R: Send>(&self, play: impl FnOnce() -> R + Send) -> R {
+        let namespace = File::open(format!("/run/netns/{}", self.namespace)).unwrap();
         std::thread::scope(|scope| {
             let played = scope.spawn(move || {
                 move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
                 play()
             });
-            played.join().unwrap()
+            played.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
     /// Sets the card's address, as the firmware does with what DHCP gave it.
     pub fn configure(&self, address: &str) {
-        run("ip", ["-n", &self.pi, "address", "replace", &format!("{address}/20"), "dev", "eth0"]);
+        ip(&format!("-n {} address replace {address}/20 dev eth0", self.namespace));
     }
 
-    /// Pulls or plugs the card: the machine in QEMU has the same one.
+    /// Pulls or plugs the card, which loses its address: the machine in QEMU has the same one.
     pub fn plug(&self, plugged: bool) {
-        run("ip", ["-n", &self.pi, "address", "flush", "dev", "eth0"]);
-        run("ip", ["-n", &self.pi, "link", "set", "eth0", if plugged { "up" } else { "down" }]);
+        ip(&format!("-n {} address flush dev eth0", self.namespace));
+        ip(&format!("-n {} link set eth0 {}", self.namespace, if plugged { "up" } else { "down" }));
     }
+}
+
+fn ip(line: &str) {
+    run("ip", line.split(' '));
+}
+
+fn inside(namespace: &str, program: &str) -> Command {
+    let mut command = Command::new(which("ip").expect("checked by the tier"));
+    command.args(["netns", "exec", namespace, program]);
+    command
 }
 
 impl Drop for Net {
     fn drop(&mut self) {
-        for name in [&self.server, &self.pi] {
-            // A test that failed early has perhaps made only one.
+        for name in self.cards.iter().map(|card| &card.namespace).chain([&self.server]) {
+            // A test that failed early has perhaps not made all.
             let _ = Command::new("ip").args(["netns", "del", name]).output();
         }
     }

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::net::SERVER;
+use super::server::Node;
 use super::{gt_image, ok, run};
 
 /// A directory with `cluster.toml`, `overlays/` and `images/`.
@@ -60,6 +62,34 @@ impl Site {
         site
     }
 
+    /// A site of these nodes, whose base has a firmware and `payload` bytes each of kernel and initramfs.
+    pub fn for_netboot(nodes: &[Node], payload: usize) -> Site {
+        let site = Site::new();
+        let (head, _) = CLUSTER.split_once("[[node]]").unwrap();
+        let mut text = head.replace("10.9.0.0/24", "10.4.0.0/20").replace("10.9.0.1", "10.4.0.1");
+        text = text.replace("10.9.0.2", SERVER);
+        for Node { name, mac, serial, address } in nodes {
+            text.push_str(&format!(
+                "[[node]]\nname = \"{name}\"\nroles = [\"role\"]\nip = \"{address}\"\nmac = \"{mac}\"\n\
+                 serial = \"{serial:08x}\"\nmodel = \"pi4\"\nroot = \"nfs\"\n\n"
+            ));
+        }
+        site.write("cluster.toml", &text);
+        let config = "kernel=kernel8.img\ninitramfs initramfs.img followkernel\n";
+        site.write("root/boot/firmware/config.txt", config);
+        for (name, bytes, seed) in [
+            ("start4.elf", payload, 1),
+            ("fixup4.dat", 5_405, 2),
+            ("bcm2711-rpi-4-b.dtb", 55_000, 3),
+            ("kernel8.img", payload, 4),
+            ("initramfs.img", payload, 5),
+        ] {
+            site.write_bytes(&format!("root/boot/firmware/{name}"), &noise(seed, bytes));
+        }
+        site.pack_base();
+        site
+    }
+
     /// Packs `root/` as the base `mini`.
     pub fn pack_base(&self) {
         let root = self.path("root");
@@ -82,9 +112,14 @@ impl Site {
 
     /// Writes a file, with the directories above it.
     pub fn write(&self, name: &str, text: &str) {
+        self.write_bytes(name, text.as_bytes());
+    }
+
+    /// Writes a file of any bytes, with the directories above it.
+    pub fn write_bytes(&self, name: &str, bytes: &[u8]) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::write(path, bytes).unwrap();
     }
 
     /// Replaces a piece of a file that must be there.
@@ -111,6 +146,18 @@ impl Site {
     pub fn line<'a>(dump: &'a str, path: &str) -> Option<&'a str> {
         dump.lines().find(|line| line.split(' ').next() == Some(path))
     }
+}
+
+/// Bytes that no two seeds share and that no packing shortens (xorshift64).
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..len).map(|_| next()).collect()
 }
 
 /// A file's SHA-256 as the foreign tool sees it.

@@ -102,10 +102,10 @@ mod tests {
     use super::*;
 
     /// Who a line is about, and what it says.
-    type Line = (Option<String>, String);
+    type Told = (Option<String>, String);
 
     /// Collects the line of each event that is enabled.
-    struct Heard(Events, Arc<Mutex<Vec<Line>>>);
+    struct Heard(Events, Arc<Mutex<Vec<Told>>>);
 
     impl Subscriber for Heard {
         fn enabled(&self, metadata: &Metadata<'_>) -> bool {

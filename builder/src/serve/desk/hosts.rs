@@ -44,9 +44,11 @@ impl dhcp::Host for Desk {
                 self.stranger(stranger);
             }
             E::Mismatch { node, expected, found } => {
+                // DHCP tells of it once for each five minutes; a complaint of another kind must not
+                // swallow it.
                 let text = format!("refused: its card came with serial {found}, not {expected}");
                 self.see(&node, Event::Alarm(&text));
-                self.log.complain(&node, "dhcp", &text);
+                self.log.line(&node, "dhcp", &text);
             }
             E::ForeignServer { server, mac } => {
                 let mac = mac.map(|mac| mac.to_string());
@@ -56,7 +58,7 @@ impl dhcp::Host for Desk {
                 let holder = holder.map_or_else(|| "another machine".to_owned(), |mac| mac.to_string());
                 let text = format!("its address {address} is in use by {holder}");
                 self.see(&node, Event::Alarm(&text));
-                self.log.complain(&node, "dhcp", &text);
+                self.log.line(&node, "dhcp", &text);
             }
             E::Malformed { from, reason } => self.malformed("dhcp", &from.ip().to_string(), &reason),
             other => self.log.complain("serve", "dhcp", &format!("{other:?}")),
