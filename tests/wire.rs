@@ -338,8 +338,8 @@ fn own_alone() {
     card.configure(BETTLEY.address);
     let early = Command::output(card.command("nfs-ls").arg(format!("nfs://{SERVER}/bettley?version=3")));
     assert!(!early.unwrap().status.success(), "there is no root before a boot");
-    for n in 0..2 {
-        server.whole(power_on(net.card(n), &NODES[n].board(), &Setup::default()));
+    for (n, node) in NODES.iter().take(2).enumerate() {
+        server.whole(power_on(net.card(n), &node.board(), &Setup::default()));
     }
 
     let theirs = format!("{:08x}/config.txt", CARGYLL.serial);
@@ -548,7 +548,7 @@ fn storm(seed: u64) {
         let wild = harm(proper, &dice);
         let mark = 0x8000_0000 | u32::try_from(wild.len()).unwrap();
         let record = [mark.to_be_bytes().to_vec(), wild].concat();
-        let bytes = if dice[100] % 2 == 0 || *port == 8_080 { &record[4..] } else { &record[..] };
+        let bytes = if dice[100] < 128 || *port == 8_080 { &record[4..] } else { &record[..] };
         // The server may have closed it by then.
         let _ = TcpStream::connect((SERVER, *port)).and_then(|mut stream| stream.write_all(bytes));
     }
@@ -558,7 +558,7 @@ fn storm(seed: u64) {
 
 /// Noise alone, or a proper packet with some bytes changed and perhaps its end cut off.
 fn harm(proper: &[u8], dice: &[u8]) -> Vec<u8> {
-    if dice[0] % 4 == 0 {
+    if dice[0] < 64 {
         return dice[..usize::from(dice[1]) * 4].to_vec();
     }
     let mut packet = proper.to_vec();
@@ -566,7 +566,7 @@ fn harm(proper: &[u8], dice: &[u8]) -> Vec<u8> {
         let at = usize::from(u16::from_be_bytes([pair[0], pair[1]])) % packet.len();
         packet[at] = pair[2];
     }
-    if dice[3] % 4 == 0 {
+    if dice[3] < 64 {
         packet.truncate(usize::from(u16::from_be_bytes([dice[4], dice[5]])) % packet.len());
     }
     packet
