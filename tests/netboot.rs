@@ -44,6 +44,10 @@ impl Site {
         let store = fenn.dir.join("images/store");
         run("cp", ["-al", store.to_str().unwrap(), dir.join("images").to_str().unwrap()]);
         run("rm", ["-rf", dir.join("images/store/serve").to_str().unwrap()]);
+        // But for generations: their times say which is the newest, and a link shares them.
+        let generations = dir.join("images/store/generations");
+        run("rm", ["-rf", generations.to_str().unwrap()]);
+        run("cp", ["-a", store.join("generations").to_str().unwrap(), generations.to_str().unwrap()]);
         let site = Site { dir, identity: fenn.identity.clone() };
         site.add_capability();
         site

@@ -341,7 +341,9 @@ fn tar(files: &[(&str, &str)]) -> Vec<u8> {
     let mut command = Command::new("tar");
     command.args(["--format=ustar", "-C"]).arg(dir.path()).args(["-cf", "-"]);
     for (name, text) in files {
-        fs::write(dir.path().join(name), text).unwrap();
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
         command.arg(name);
     }
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -361,7 +363,7 @@ fn qemu_ram() {
     let id = "0123456789abcdef0123456789abcdef";
     let api = Api::start(
         fs::read(&image).unwrap(),
-        tar(&[("machine-id", id), ("ssh_host_ed25519_key", "key"), ("token", "hush")]),
+        tar(&[("machine-id", id), ("ssh_host_ed25519_key", "key"), ("secrets/etc/secret", "hush")]),
     );
     let size = fs::metadata(&image).unwrap().len();
     let words = format!("{} gt.root=ram gt.ram=sha256:{} gt.ram_size={size}", api.words(), sha256(&image));

@@ -72,8 +72,15 @@ impl tftp::Host for Desk {
     }
 
     fn boot_file(&self, node: &str, path: &[u8]) -> Option<Content> {
+        let serving = || lock(&self.state).boots.serving(node).map(|row| (row.boot.id, row.pin));
+        let before = serving();
         self.see(node, Event::Request);
-        let pin = lock(&self.state).boots.serving(node)?.pin;
+        let now = serving();
+        let (_, pin) = now?;
+        if now != before {
+            // The rest of this boot's files must be of the same generation after a kill.
+            self.keeper.flush();
+        }
         let found = self.boot_tree(node, pin).map_err(|e| describe(&e)).and_then(|tree| {
             self.trees.boot_file(&tree, path).map_err(|e| format!("{}: {e}", path.escape_ascii()))
         });
