@@ -31,15 +31,21 @@ pub fn write_if_changed(path: &Path, bytes: &[u8]) -> io::Result<bool> {
 
 /// A temporary file beside `path`, removed when dropped; [`finish`] gives it its name.
 pub fn begin(path: &Path) -> io::Result<NamedTempFile> {
-    use std::os::unix::fs::PermissionsExt;
     let parent = parent(path);
     fs::create_dir_all(parent)?;
-    Builder::new().prefix(".gt-image-").permissions(fs::Permissions::from_mode(0o666)).tempfile_in(parent)
+    begin_in(parent, ".gt-image-")
 }
 
-/// Syncs the file, renames it to `path` and syncs the directory.
+/// Like [`begin`], in a directory of the same filesystem where leftovers of a kill are looked for.
+pub fn begin_in(dir: &Path, prefix: &str) -> io::Result<NamedTempFile> {
+    use std::os::unix::fs::PermissionsExt;
+    Builder::new().prefix(prefix).permissions(fs::Permissions::from_mode(0o666)).tempfile_in(dir)
+}
+
+/// Syncs the file, renames it to `path`, whose directory is made if it is missing, and syncs that.
 pub fn finish(file: NamedTempFile, path: &Path) -> io::Result<()> {
     file.as_file().sync_all()?;
+    fs::create_dir_all(parent(path))?;
     file.persist(path).map_err(|e| e.error)?;
     File::open(parent(path))?.sync_all()
 }

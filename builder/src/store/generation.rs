@@ -163,6 +163,7 @@ impl Store {
         let pins = self.pins()?;
         for node in self.nodes()? {
             let current = self.current(&node)?;
+            freed.bytes += self.remove_unfinished(&node)?;
             for (age, digest) in self.generations(&node)?.into_iter().enumerate() {
                 let dir = self.generation_dir(&node).join(digest.hex());
                 let pinned = pins.contains(&(node.clone(), digest));
@@ -177,7 +178,8 @@ impl Store {
             }
         }
         for path in list(&self.root().join("layers"))? {
-            match read_digest(&path)?.filter(|tree| keep_layers && self.has_tree(tree)) {
+            // As for `layer`, a record that cannot be read is as good as absent.
+            match read_digest(&path).ok().flatten().filter(|tree| keep_layers && self.has_tree(tree)) {
                 Some(tree) => _ = trees.insert(tree),
                 None => {
                     freed.bytes += remove(&path)?;
@@ -187,6 +189,13 @@ impl Store {
         }
         self.sweep(&trees, &mut freed)?;
         Ok(freed)
+    }
+
+    /// Removes what a killed build left among a node's generations. Returns the bytes freed.
+    fn remove_unfinished(&self, node: &str) -> Result<u64> {
+        let whole = |path: &Path| path.join("root").exists() || path.ends_with("current");
+        let left = list(&self.generation_dir(node))?.into_iter().filter(|path| !whole(path));
+        left.map(|path| remove(&path)).sum()
     }
 
     fn sweep(&self, trees: &BTreeSet<Digest>, freed: &mut Freed) -> Result<()> {
@@ -297,12 +306,22 @@ mod tests {
         store.put_generation("fenn", &b).unwrap();
         store.put_layer(&Digest::of(b"key"), &b.root).unwrap();
         fs::create_dir(dir.path().join("tmp/killed-1.d")).unwrap();
+        // A kill between making a file and naming it; the last is a generation without its root.
+        for left in ["layers/.gt-image-x", "generations/fenn/.gt-image-x"] {
+            fs::write(dir.path().join(left), "").unwrap();
+        }
+        let half = dir.path().join("generations/fenn").join(Digest::of(b"half").hex());
+        fs::create_dir(&half).unwrap();
+        fs::write(half.join("boot"), a.boot.to_string()).unwrap();
         assert_eq!(store.current("fenn").unwrap(), Some(b.digest));
         assert_eq!(store.generation("fenn", &a.digest).unwrap().as_ref(), Some(&a));
         drop(store);
 
         let store = Store::open_alone(dir.path()).unwrap();
-        assert_eq!(store.gc(9, true).unwrap(), Freed::default());
+        let freed = store.gc(9, true).unwrap();
+        assert_eq!((freed.generations, freed.trees, freed.objects, freed.layers), (0, 0, 0, 1));
+        assert!(!half.exists());
+        assert_eq!(list(&dir.path().join("generations/fenn")).unwrap().len(), 3);
         let freed = store.gc(1, true).unwrap();
         assert_eq!((freed.generations, freed.trees, freed.objects, freed.layers), (1, 1, 1, 0));
         assert_eq!(store.generation("fenn", &a.digest).unwrap(), None);

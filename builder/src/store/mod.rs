@@ -225,8 +225,14 @@ impl Store {
         rustix::fs::syncfs(&self.lock).map_err(|e| fail("syncing", &self.root, e.into()))
     }
 
+    /// Under `tmp/` first: a kill must leave nothing among the records, where gc would meet it.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        atomic::write(path, bytes).map_err(|e| fail("writing", path, e))
+        let write = || {
+            let mut file = atomic::begin_in(&self.root.join("tmp"), "record-")?;
+            file.write_all(bytes)?;
+            atomic::finish(file, path)
+        };
+        write().map_err(|e| fail("writing", path, e))
     }
 }
 
