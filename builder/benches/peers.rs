@@ -4,13 +4,14 @@
 //!
 //! `cargo bench -p gt-image --bench peers [base] [image] [rebuild] [nodes]`; root, for mmdebstrap.
 
+mod common;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
-type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+use common::{Fallible, emulated};
 
 fn main() -> Fallible<()> {
     let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
@@ -217,43 +218,17 @@ fn base(site: &Site) -> Fallible<()> {
     fs::write(repository.join("Release"), release.stdout)?;
     let begun = Instant::now();
     let script = format!(
-        "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc && printf '%s' '{BINFMT}' \
-         > /proc/sys/fs/binfmt_misc/register; exec mmdebstrap --quiet --mode=root --variant=custom \
+        "exec mmdebstrap --quiet --mode=root --variant=custom \
          --architectures=arm64 --include={} '' {} 'deb [trusted=yes] copy:{} ./'",
         names.join(","),
         site.path("peer.tar").display(),
         repository.display()
     );
-    unshared(&script)?;
+    emulated(&script)?;
     row("base layer, and mmdebstrap", ours, Some(begun.elapsed().as_secs_f64()));
     println!("({} packages)", packages.len());
     Ok(())
 }
-
-/// Runs a script as root of a user and mount namespace of its own, so that what it registers is not
-/// seen elsewhere. unshare's own `--map-users` asks newuidmap, which wants an entry in /etc/subuid.
-fn unshared(script: &str) -> Fallible<()> {
-    let script = format!("echo ready; read go; {script}");
-    let mut child = Command::new("unshare")
-        .args(["--user", "--mount", "--pid", "--fork", "sh", "-c", &script])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let (mut input, output) =
-        (child.stdin.take().ok_or("no stdin")?, child.stdout.take().ok_or("no stdout")?);
-    let mut output = BufReader::new(output);
-    output.read_line(&mut String::new())?;
-    for map in ["uid_map", "gid_map"] {
-        fs::write(format!("/proc/{}/{map}", child.id()), "0 0 65536")?;
-    }
-    input.write_all(b"go\n")?;
-    std::io::copy(&mut output, &mut std::io::stderr())?;
-    let status = child.wait()?;
-    if status.success() { Ok(()) } else { Err(format!("mmdebstrap: {status}").into()) }
-}
-
-/// The registration that Debian's qemu-user-static makes for arm64.
-const BINFMT: &str = r":qemu-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/usr/bin/qemu-aarch64-static:F";
 
 fn run(command: &mut Command) -> Fallible<()> {
     let output = command.output()?;

@@ -7,26 +7,26 @@
 //! minutes; a part of a title behind `--` chooses some of the works. Peers that cannot be had are named and left out. All servers read the same file from the page
 //! cache; the servers take turns, and the best of the rounds counts, for noise only ever adds time.
 
+mod common;
+
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::{Result, Running, which};
 use gt_netboot::content::Content;
 use gt_netboot::site::{Mac, Node, Serial, Site};
 use gt_netboot::tftp::{self, Config, Event, Host};
 use rustix::event::epoll;
 use tokio_util::sync::CancellationToken;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
 /// Ten of these make the same total as one file of 100 MB.
 const LEN: usize = 100_000_000;
 const ROUNDS: usize = 3;
-const INSIDE: &str = "GT_BENCH_INSIDE";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
@@ -35,16 +35,8 @@ fn main() -> Result<()> {
     {
         return serve(Path::new(root));
     }
-    if std::env::var_os(INSIDE).is_none() {
-        let path = [std::env::var("PATH").unwrap_or_default(), tftpd_folder()].join(":");
-        let status = Command::new("unshare")
-            .args(["-Urn", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""])
-            .arg(std::env::current_exe()?)
-            .args(&args[1..])
-            .env(INSIDE, "1")
-            .env("PATH", path)
-            .status()?;
-        return if status.success() { Ok(()) } else { Err("the run in a network namespace failed".into()) };
+    if !common::inside(&tftpd_folder())? {
+        return Ok(());
     }
     let only = args.get(1).filter(|arg| !arg.starts_with('-')).map_or("", String::as_str);
     compare(only)
@@ -152,14 +144,7 @@ impl Server {
     }
 
     fn measure(&self, work: impl Fn(u16) -> Result<()>) -> Result<Figures> {
-        let child = Command::new(&self.program)
-            .args(&self.args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|e| format!("{}: {e}", self.name))?;
-        let child = Running(child);
+        let child = Running::start(&self.program, &self.args)?;
         let until = Instant::now() + Duration::from_secs(5);
         while !answers(self.port)? {
             if Instant::now() > until {
@@ -170,31 +155,6 @@ impl Server {
         work(self.port)?;
         Ok(Figures { wall: start.elapsed().as_secs_f64(), cpu: child.cpu()? - cpu })
     }
-}
-
-/// A process that ends with its scope.
-struct Running(Child);
-
-impl Running {
-    /// Processor seconds so far, of all threads. Linux counts hundredths for every program.
-    fn cpu(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        let (_, fields) = stat.rsplit_once(") ").ok_or("no stat")?;
-        let ticks: u64 = fields.split(' ').skip(11).take(2).map(|n| n.parse().unwrap_or(0u64)).sum();
-        Ok(ticks as f64 / 100.0)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn which(name: &str) -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
-    path.split(':').map(|dir| Path::new(dir).join(name)).find(|file| file.is_file())
 }
 
 /// Gets the peer, while there is a network, unless it is here; kept beside cargo's other output.

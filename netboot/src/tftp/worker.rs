@@ -43,6 +43,9 @@ const MAILBOX: Id = 0;
 /// Sockets looked at in one go. With more ready ones the rest come next.
 const BATCH: usize = 64;
 
+/// How quick a client must be to be waited for awake.
+const PROMPT: Duration = Duration::from_micros(60);
+
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Message {
@@ -108,6 +111,7 @@ pub fn spawn(shared: Shared) -> io::Result<(Mailbox, oneshot::Receiver<()>)> {
         buffers: Buffers::default(),
         next_check: None,
         drain_until: None,
+        prompt: false,
     };
     thread::Builder::new().name("tftp".into()).spawn(move || {
         worker.run();
@@ -127,6 +131,8 @@ struct Worker {
     /// cost one look at all transfers a second, and nothing a block.
     next_check: Option<Instant>,
     drain_until: Option<Instant>,
+    /// The last sleep was shorter than [`PROMPT`].
+    prompt: bool,
 }
 
 impl Worker {
@@ -142,11 +148,7 @@ impl Worker {
             {
                 return self.abort_all();
             }
-            ready.clear();
-            let wait = self.next_check.into_iter().chain(self.drain_until).min().map(|at| timespec(at - now));
-            let space = rustix::buffer::spare_capacity(&mut ready);
-            // The one error of a good epoll is a signal; then nothing is ready.
-            let _ = epoll::wait(&self.epoll, space, wait.as_ref());
+            self.wait(&mut ready, now);
             let now = Instant::now();
             for event in &ready {
                 match event.data.u64() {
@@ -155,6 +157,29 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Waits until something is ready. While clients have been answering within [`PROMPT`], it looks for
+    /// that long before it sleeps: to wake a sleeping thread costs more than a block does.
+    fn wait(&mut self, ready: &mut Vec<epoll::Event>, now: Instant) {
+        ready.clear();
+        let poll = |ready: &mut Vec<epoll::Event>, wait: Option<&Timespec>| {
+            // The one error of a good epoll is a signal; then nothing is ready.
+            let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), wait);
+        };
+        if self.prompt && !self.live.is_empty() {
+            while ready.is_empty() && now.elapsed() < PROMPT {
+                poll(ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+            }
+            if !ready.is_empty() {
+                return;
+            }
+        }
+        let wait = self.next_check.into_iter().chain(self.drain_until).min();
+        let wait = wait.map(|at| timespec(at.saturating_duration_since(now)));
+        let asleep = Instant::now();
+        poll(ready, wait.as_ref());
+        self.prompt = asleep.elapsed() < PROMPT;
     }
 
     /// Takes one packet of a transfer. One a turn is right for lock step and spares the call that
