@@ -39,7 +39,10 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let far = Far::new()?;
-    println!("{:<28} {:<10} {:>12} {:>20} {:>8}", "work", "server", "answers/s", "CPU µs an answer", "ours is");
+    println!(
+        "{:<28} {:<10} {:>12} {:>20} {:>8}",
+        "work", "server", "answers/s", "CPU µs an answer", "ours is"
+    );
     for (count, window) in [(10, 1), (10, 10), (1000, 16)] {
         let servers = Server::all(count)?;
         let mut best = vec![(f64::INFINITY, f64::INFINITY); servers.len()];
@@ -89,7 +92,12 @@ impl Server {
     /// Ours first.
     fn all(count: u16) -> Result<Vec<Server>> {
         let program = std::env::current_exe()?;
-        let ours = Server { name: "gt-image", address: OURS, program, args: vec!["serve".into(), count.to_string()] };
+        let ours = Server {
+            name: "gt-image",
+            address: OURS,
+            program,
+            args: vec!["serve".into(), count.to_string()],
+        };
         let Some(program) = which("dnsmasq") else {
             println!("not run: dnsmasq: not on PATH");
             return Ok(vec![ours]);

@@ -21,7 +21,6 @@ use common::{Result, Running, which};
 use gt_netboot::content::Content;
 use gt_netboot::site::{Mac, Node, Serial, Site};
 use gt_netboot::tftp::{self, Config, Event, Host};
-use rustix::event::epoll;
 use tokio_util::sync::CancellationToken;
 
 /// Ten of these make the same total as one file of 100 MB.
@@ -197,10 +196,14 @@ impl<'a> Pi<'a> {
         Ok(Pi { socket, server, blksize: work.blksize, want, connected: false, got: 0, block: 0 })
     }
 
-    /// Takes one packet and answers it; true when the file is complete.
+    /// Takes one packet, if there is one, and answers it; true when the file is complete.
     fn turn(&mut self, buffer: &mut [u8]) -> Result<bool> {
+        let received = self.socket.recv_from(buffer);
+        let (len, from) = match received {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            received => received?,
+        };
         if !self.connected {
-            let (_, from) = self.socket.recv_from(buffer)?;
             if buffer[..2] != [0, 6] {
                 return Err(format!("no OACK from {}: {:?}", self.server, &buffer[..20]).into());
             }
@@ -209,7 +212,6 @@ impl<'a> Pi<'a> {
             self.socket.send(&[0, 4, 0, 0])?;
             return Ok(false);
         }
-        let len = self.socket.recv(buffer)?;
         let next = self.block.wrapping_add(1);
         let [high, low] = next.to_be_bytes();
         if buffer[..4] != [0, 3, high, low] {
@@ -230,25 +232,21 @@ impl<'a> Pi<'a> {
 fn download(work: &Work, port: u16, want: &[u8]) -> Result<()> {
     let mut pis: Vec<Pi> = (0..work.clients).map(|i| Pi::new(i, work, port, want)).collect::<Result<_>>()?;
     let mut buffer = vec![0; 2048];
-    if let [pi] = &mut pis[..] {
-        pi.socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-        while !pi.turn(&mut buffer)? {}
-        return complete(pi);
+    // Firmware waits awake; and a client that sleeps would measure how quickly it is woken.
+    for pi in &pis {
+        pi.socket.set_nonblocking(true)?;
     }
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    for (i, pi) in pis.iter().enumerate() {
-        epoll::add(&epoll, &pi.socket, epoll::EventData::new_u64(i as u64), epoll::EventFlags::IN)?;
-    }
-    let mut left = pis.len();
-    let mut ready = Vec::with_capacity(16);
-    while left > 0 {
-        ready.clear();
-        epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut ready), None)?;
-        for event in &ready {
-            let pi = &mut pis[event.data.u64() as usize];
-            if pi.turn(&mut buffer)? {
-                complete(pi)?;
-                left -= 1;
+    let until = Instant::now() + Duration::from_secs(60);
+    while !pis.is_empty() {
+        if Instant::now() > until {
+            return Err("a server has fallen silent".into());
+        }
+        let mut at = 0;
+        while at < pis.len() {
+            match pis[at].turn(&mut buffer) {
+                Ok(true) => complete(&pis.swap_remove(at))?,
+                Ok(false) => at += 1,
+                Err(e) => return Err(e),
             }
         }
     }

@@ -65,7 +65,9 @@ impl Namespace {
 
     /// Runs `ip` there.
     pub fn ip(&self, line: &str) -> Result<()> {
-        succeed(Command::new("nsenter").args(["-t", &self.pid().to_string(), "-n", "ip"]).args(line.split(' ')))
+        succeed(
+            Command::new("nsenter").args(["-t", &self.pid().to_string(), "-n", "ip"]).args(line.split(' ')),
+        )
     }
 }
 

@@ -1,14 +1,15 @@
-//! One live transfer: its socket, its state and its file, put together.
+//! One live transfer: its state and its file, put together.
 //! Must not know: other transfers, the well-known port, who may read what.
 //! Spec: RFC 1350 section 4 (transfer IDs).
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Instant;
 
 use super::Event;
 use super::options::Terms;
 use super::packet::{self, ErrorCode, Packet};
+use super::port::{Outgoing, Port};
 use super::source::{Block, Chunk, Load, Source};
 use super::table::Id;
 use super::transfer::{Outcome, Step, Transfer};
@@ -20,9 +21,8 @@ pub struct Granted {
     pub id: Id,
     /// The client's address and port.
     pub client: SocketAddrV4,
-    /// A socket of its own, bound, not blocking. It is not connected: then the kernel would answer
-    /// packets of other ports by itself, with an ICMP error where RFC 1350 has ERROR 5.
-    pub socket: UdpSocket,
+    /// The address that it asked, which has to answer.
+    pub local: Ipv4Addr,
     /// The node.
     pub node: String,
     /// The file.
@@ -47,18 +47,12 @@ pub struct Live {
     loading: bool,
 }
 
-/// Buffers that all transfers of a thread share.
-#[derive(Debug)]
-pub struct Buffers {
-    incoming: Box<[u8]>,
-    outgoing: Vec<u8>,
-}
-
-impl Default for Buffers {
-    fn default() -> Buffers {
-        // Clients send four bytes, or an ERROR's text; what is longer is cut, and still an ERROR.
-        Buffers { incoming: vec![0; 1024].into(), outgoing: Vec::with_capacity(2048) }
-    }
+/// Where a transfer's packets go.
+pub struct Out<'a> {
+    /// The port that they come from.
+    pub port: &'a Port,
+    /// They wait here until they are sent together.
+    pub outgoing: &'a mut Outgoing,
 }
 
 /// What came of an input.
@@ -83,17 +77,12 @@ pub enum End {
 
 impl Live {
     /// Sends the first packet.
-    pub fn start(granted: Granted, buffers: &mut Buffers, now: Instant) -> (Live, Flow) {
+    pub fn start(granted: Granted, out: &mut Out<'_>, now: Instant) -> (Live, Flow) {
         let len = granted.octet.then(|| granted.source.len());
         let (transfer, step) = Transfer::start(&granted.terms, len, now);
         let mut live = Live { granted, transfer, due: None, loading: false };
-        let flow = live.act(step, buffers);
+        let flow = live.act(step, out);
         (live, flow)
-    }
-
-    /// The socket, to be waited on.
-    pub fn socket(&self) -> &UdpSocket {
-        &self.granted.socket
     }
 
     /// The client's address and port.
@@ -106,46 +95,29 @@ impl Live {
         (!self.loading).then(|| self.transfer.deadline())
     }
 
-    /// Takes one packet from the socket, if there is one; `None` says that there was none.
-    pub fn receive(&mut self, buffers: &mut Buffers, now: Instant) -> Option<Flow> {
-        let (len, from) = match self.granted.socket.recv_from(&mut buffers.incoming) {
-            Ok(found) => found,
-            // An ICMP error about an earlier packet; the timer takes care of a client that is gone.
-            Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Some(Flow::Idle),
-            Err(_) => return None,
-        };
-        let parsed = Packet::parse(&buffers.incoming[..len]);
-        if from != SocketAddr::V4(self.granted.client) {
-            // RFC 1350 section 4: the stranger is told, the transfer goes on. An ERROR is not
-            // answered, or two servers could keep each other busy for ever.
-            if !matches!(parsed, Ok(Packet::Error { .. })) {
-                let answer = packet::error(ErrorCode::UNKNOWN_TID, "Unknown transfer ID");
-                let _ = self.granted.socket.send_to(&answer, from);
-            }
-            return Some(Flow::Idle);
-        }
-        let Ok(packet) = parsed else { return Some(Flow::Idle) };
-        let step = self.transfer.packet(&packet, now);
-        Some(self.act(step, buffers))
+    /// Takes one packet of the client's.
+    pub fn packet(&mut self, packet: &Packet<'_>, out: &mut Out<'_>, now: Instant) -> Flow {
+        let step = self.transfer.packet(packet, now);
+        self.act(step, out)
     }
 
     /// Does what is due at `now`.
-    pub fn tick(&mut self, buffers: &mut Buffers, now: Instant) -> Flow {
+    pub fn tick(&mut self, out: &mut Out<'_>, now: Instant) -> Flow {
         let step = self.transfer.tick(now);
-        self.act(step, buffers)
+        self.act(step, out)
     }
 
     /// The request that began this transfer has come once more.
-    pub fn repeated(&mut self, buffers: &mut Buffers, now: Instant) -> Flow {
+    pub fn repeated(&mut self, out: &mut Out<'_>, now: Instant) -> Flow {
         if self.loading {
             return Flow::Idle;
         }
         let step = self.transfer.repeated(now);
-        self.act(step, buffers)
+        self.act(step, out)
     }
 
     /// The bytes that were waited for, or why there are none.
-    pub fn loaded(&mut self, chunk: io::Result<Chunk>, buffers: &mut Buffers, now: Instant) -> Flow {
+    pub fn loaded(&mut self, chunk: io::Result<Chunk>, out: &mut Out<'_>, now: Instant) -> Flow {
         self.loading = false;
         match chunk {
             Ok(chunk) => self.granted.source.fill(chunk),
@@ -153,12 +125,12 @@ impl Live {
         }
         self.transfer.delayed(now);
         let due = self.due.take().unwrap_or(Step::Wait);
-        self.act(due, buffers)
+        self.act(due, out)
     }
 
     /// Tells the client that there will be no more.
-    pub fn abort(&self, message: &str) {
-        let _ = self.granted.socket.send_to(&packet::error(ErrorCode::OTHER, message), self.granted.client);
+    pub fn abort(&self, message: &str, out: &mut Out<'_>) {
+        out.outgoing.push(out.port, self.granted.client, [&packet::error(ErrorCode::OTHER, message), &[]]);
     }
 
     /// What is reported of the end.
@@ -176,21 +148,21 @@ impl Live {
         }
     }
 
-    fn act(&mut self, step: Step, buffers: &mut Buffers) -> Flow {
+    fn act(&mut self, step: Step, out: &mut Out<'_>) -> Flow {
         match step {
             Step::Wait => Flow::Idle,
             Step::End(outcome) => Flow::End(End::Outcome(outcome)),
             Step::Oack => {
                 if let Some(oack) = &self.granted.terms.oack {
-                    self.send(oack);
+                    out.outgoing.push(out.port, self.granted.client, [oack, &[]]);
                 }
                 Flow::Idle
             }
-            Step::Data { first, last } => self.send_blocks(first, last, buffers),
+            Step::Data { first, last } => self.send_blocks(first, last, out),
         }
     }
 
-    fn send_blocks(&mut self, first: u64, last: u64, buffers: &mut Buffers) -> Flow {
+    fn send_blocks(&mut self, first: u64, last: u64, out: &mut Out<'_>) -> Flow {
         if self.loading {
             self.due = Some(Step::Data { first, last });
             return Flow::Idle;
@@ -200,9 +172,7 @@ impl Live {
                 Block::Ready(bytes) => {
                     #[expect(clippy::cast_possible_truncation, reason = "the wire has the low 16 bits")]
                     let header = packet::data_header(number as u16);
-                    buffers.outgoing.clear();
-                    buffers.outgoing.extend_from_slice(&header);
-                    buffers.outgoing.extend_from_slice(bytes);
+                    out.outgoing.push(out.port, self.granted.client, [&header, bytes]);
                     if bytes.len() < usize::from(self.transfer.blksize()) {
                         self.transfer.ends_with(number);
                     }
@@ -213,14 +183,7 @@ impl Live {
                     return Flow::Load(load);
                 }
             }
-            self.send(&buffers.outgoing);
         }
         Flow::Idle
-    }
-
-    /// Sends, or leaves it: a packet that the kernel does not take is a lost one, and the timer knows how to
-    /// deal with those.
-    fn send(&self, packet: &[u8]) {
-        let _ = self.granted.socket.send_to(packet, self.granted.client);
     }
 }

@@ -6,6 +6,7 @@
 mod live;
 pub mod options;
 pub mod packet;
+mod port;
 pub mod request;
 mod service;
 mod source;

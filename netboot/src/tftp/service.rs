@@ -262,23 +262,15 @@ fn begin(shared: &Shared, mailbox: &Mailbox, asked: &Asked, open: Open, id: Id) 
         refuse(asked, ErrorCode::NOT_FOUND, NOT_FOUND);
         return shared.host.event(Event::Missing { node, path });
     };
-    let socket = match answering_socket(asked.to) {
-        Ok(socket) => socket,
-        Err(e) => {
-            // Out of descriptors, or the address has gone: the client asks again.
-            warn!("TFTP: a socket on {} for {}: {e}", asked.to, asked.from);
-            return shared.table.remove(asked.from, id);
-        }
-    };
     let octet = !netascii;
     let terms = wishes.grant(octet.then(|| content.len()), || mtu_to(asked).unwrap_or(1500));
     let source = Source::new(content, terms.blksize, netascii);
-    let granted =
-        Granted { id, client: asked.from, socket, node, path, terms, source, octet, since: asked.at };
+    let (client, local, since) = (asked.from, asked.to, asked.at);
+    let granted = Granted { id, client, local, node, path, terms, source, octet, since };
     mailbox.send(Message::Start(Box::new(granted)));
 }
 
-/// Every answer comes from a port of its own, refusals too, and from the address that was asked.
+/// A refusal comes from a port of its own, and from the address that was asked.
 fn answering_socket(local: Ipv4Addr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((local, 0))?;
     socket.set_nonblocking(true)?;

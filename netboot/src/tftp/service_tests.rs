@@ -302,6 +302,30 @@ fn a_foreign_port_is_told_so_and_the_transfer_goes_on() {
     assert!(matches!(&events[..], [Event::Sent { .. }]), "{events:?}");
 }
 
+/// Nodes share ports, so what the network brings late must not reach the next transfer, nor be answered.
+#[test]
+fn a_late_packet_of_the_last_transfer_is_met_with_silence() {
+    let bytes = pattern(9000);
+    let server = Fixture::new(&[("start4.elf", bytes.clone())]);
+    let client = server.client(2);
+    client.ask(PI4);
+    let (_, before) = client.hear();
+    client.say(&[0, 4, 0, 0], before);
+    assert_eq!(client.hear().0[..4], [0, 3, 0, 1]);
+    client.say(STOP, before);
+    client.say(&[0, 4, 0, 1], before);
+    client.hears_nothing(Duration::from_millis(200));
+    client.ask(PI4);
+    let (_, now) = client.hear();
+    assert_ne!(before, now);
+    for block in 0..3 {
+        client.say(&[0, 4, 0, block], before);
+    }
+    client.hears_nothing(Duration::from_millis(200));
+    client.say(STOP, now);
+    assert!(client.read(PI4, 1468) == bytes);
+}
+
 #[test]
 fn refusals_come_at_once_and_tell_a_stranger_nothing() {
     let server = Fixture::new(&[("start4.elf", pattern(100))]);

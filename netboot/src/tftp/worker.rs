@@ -2,26 +2,14 @@
 //! Must not know: the well-known port, who may read what.
 //! Spec: none; the measurements below.
 //!
-//! Lock step is one packet in, one packet out, so what counts is system calls and wake-ups a block. A task
-//! on tokio pays recv, send, a recv that finds nothing, and a wait, each block; here the epoll is
-//! level-triggered, so the empty recv falls away, and with ten clients one wait serves several. A
-//! blocking thread for each transfer, as in the crate `tftpd`, saves the wait too, but switches threads each
-//! block. Ten clients, 100 MB in all, blksize 1468, two cores that others used too, the better of two runs of
-//! `benches/tftp.rs`:
-//!
-//! | | MB/s | processor seconds |
-//! |---|---|---|
-//! | this, one worker | 128 | 0.36 |
-//! | this, two workers | 130 | 0.44 |
-//! | `tftpd` 1.0, a thread each | 91 | 0.62 |
-//! | dnsmasq 2.90, one poll loop | 121 | 0.43 |
-//!
-//! 0.36 s are 5 µs a block, nearly all of it the kernel's. Connected sockets were tried (0.32 and 0.37 s) and
-//! left: the kernel then answers foreign ports by itself, and ERROR 5 is lost. A wait without a timeout was
-//! tried too and changed nothing that could be told from noise.
+//! Lock step is one packet in, one packet out, so what counts is system calls and wake-ups a block. Clients
+//! share ports, so that one call takes what many have said; and while clients are prompt, nobody sleeps.
+//! A task on tokio pays recv, send, a recv that finds nothing, and a wait, each block; a blocking thread
+//! for each transfer, as in the crate `tftpd`, switches threads each block. `benches/tftp.rs` measures it.
 
 use std::collections::HashMap;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -30,18 +18,28 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc as later, oneshot};
+use tracing::warn;
 
 use super::Host;
-use super::live::{Buffers, End, Flow, Granted, Live};
+use super::live::{End, Flow, Granted, Live, Out};
+use super::packet::{self, ErrorCode, Packet};
+use super::port::{Incoming, Outgoing, Port};
 use super::service::Asked;
 use super::source::{Chunk, Load};
 use super::table::{Id, Table};
 
-/// The mailbox's place among the ids of transfers, which begin at 1.
-const MAILBOX: Id = 0;
+/// The mailbox's name in the epoll; ports are named by their place in the list.
+const MAILBOX: u64 = u64::MAX;
 
 /// Sockets looked at in one go. With more ready ones the rest come next.
-const BATCH: usize = 64;
+const READY: usize = 16;
+
+/// Ports for each address of ours. A client's transfers take turns at them, so that a packet that the
+/// network brings late, of a transfer that is over, does not reach the client's next one.
+const PORTS: usize = 4;
+
+/// Batches of a port that are taken in one go before others have their turn.
+const TURNS: usize = 4;
 
 /// How quick a client must be to be waited for awake.
 const PROMPT: Duration = Duration::from_micros(60);
@@ -108,7 +106,9 @@ pub fn spawn(shared: Shared) -> io::Result<(Mailbox, oneshot::Receiver<()>)> {
         inbox,
         mailbox: mailbox.clone(),
         live: HashMap::new(),
-        buffers: Buffers::default(),
+        ports: Vec::new(),
+        places: HashMap::new(),
+        turns: HashMap::new(),
         next_check: None,
         drain_until: None,
         prompt: false,
@@ -125,8 +125,12 @@ struct Worker {
     epoll: OwnedFd,
     inbox: mpsc::Receiver<Message>,
     mailbox: Mailbox,
-    live: HashMap<Id, Live>,
-    buffers: Buffers,
+    live: HashMap<Id, (Live, usize)>,
+    ports: Vec<Port>,
+    /// Where an address of ours has its [`PORTS`] in the list.
+    places: HashMap<Ipv4Addr, Vec<usize>>,
+    /// How many transfers an address has had. Only nodes have transfers, so it is no longer than the site.
+    turns: HashMap<Ipv4Addr, usize>,
     /// No deadline is earlier. It is not moved when deadlines move on with every packet, so timers
     /// cost one look at all transfers a second, and nothing a block.
     next_check: Option<Instant>,
@@ -135,120 +139,201 @@ struct Worker {
     prompt: bool,
 }
 
+/// Packets on their way. They stay in the thread: the kernel is given their addresses.
+struct Packets {
+    incoming: Incoming,
+    outgoing: Outgoing,
+}
+
 impl Worker {
     fn run(mut self) {
-        let mut ready = Vec::with_capacity(BATCH);
+        let mut packets = Packets { incoming: Incoming::new(), outgoing: Outgoing::new() };
+        let mut ready = Vec::with_capacity(READY);
         loop {
             let now = Instant::now();
             if self.next_check.is_some_and(|at| at <= now) {
-                self.check_deadlines(now);
+                self.check_deadlines(&mut packets, now);
             }
             if let Some(until) = self.drain_until
                 && (self.live.is_empty() || until <= now)
             {
-                return self.abort_all();
+                return self.abort_all(&mut packets);
             }
-            self.wait(&mut ready, now);
+            if self.prompt && self.look(&mut packets, now) {
+                continue;
+            }
+            self.sleep(&mut ready, now);
             let now = Instant::now();
             for event in &ready {
                 match event.data.u64() {
-                    MAILBOX => self.read_mail(now),
-                    id => drop(self.receive(id, now)),
+                    MAILBOX => {
+                        let _ = rustix::io::read(&*self.mailbox.wake, &mut [0; 8]);
+                    }
+                    place => _ = self.receive(place as usize, &mut packets, now),
                 }
             }
+            self.read_mail(&mut packets, now);
         }
     }
 
-    /// Waits until something is ready. While clients have been answering within [`PROMPT`], it looks for
-    /// that long before it sleeps: to wake a sleeping thread costs more than a block does.
-    fn wait(&mut self, ready: &mut Vec<epoll::Event>, now: Instant) {
+    /// Looks for packets without sleeping, [`PROMPT`] long at most: to wake a sleeping thread costs more than
+    /// a block does. True if there was something.
+    fn look(&mut self, packets: &mut Packets, begun: Instant) -> bool {
+        let mut now = begun;
+        while !self.live.is_empty() && now - begun < PROMPT {
+            let mut found = self.read_mail(packets, now);
+            for place in 0..self.ports.len() {
+                if !self.ports[place].by_client.is_empty() {
+                    found |= self.receive(place, packets, now) > 0;
+                }
+            }
+            if found {
+                return true;
+            }
+            now = Instant::now();
+        }
+        false
+    }
+
+    /// Sleeps until something is ready or due.
+    fn sleep(&mut self, ready: &mut Vec<epoll::Event>, now: Instant) {
         ready.clear();
-        let poll = |ready: &mut Vec<epoll::Event>, wait: Option<&Timespec>| {
-            // The one error of a good epoll is a signal; then nothing is ready.
-            let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), wait);
-        };
-        if self.prompt && !self.live.is_empty() {
-            while ready.is_empty() && now.elapsed() < PROMPT {
-                poll(ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-            }
-            if !ready.is_empty() {
-                return;
+        let until = self.next_check.into_iter().chain(self.drain_until).min();
+        let wait = until.map(|at| timespec(at.saturating_duration_since(now)));
+        // The one error of a good epoll is a signal; then nothing is ready.
+        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), wait.as_ref());
+        self.prompt = now.elapsed() < PROMPT;
+    }
+
+    /// Takes one batch of a port's packets, and answers them; gives their number.
+    fn receive(&mut self, place: usize, packets: &mut Packets, now: Instant) -> usize {
+        let Packets { incoming, outgoing } = packets;
+        let Some(port) = self.ports.get(place) else { return 0 };
+        let count = incoming.receive(port);
+        for (from, datagram) in incoming.packets() {
+            let port = &self.ports[place];
+            let packet = Packet::parse(datagram);
+            match (port.by_client.get(&from).copied(), packet) {
+                (Some(id), Ok(packet)) => {
+                    let Some((live, _)) = self.live.get_mut(&id) else { continue };
+                    let flow = live.packet(&packet, &mut Out { port, outgoing }, now);
+                    self.follow(id, flow, outgoing);
+                }
+                // RFC 1350 section 4: the stranger is told, the transfer goes on. An ERROR is not
+                // answered, or two servers could keep each other busy for ever.
+                (None, packet) if !matches!(packet, Ok(Packet::Error { .. })) && !port.knew(from) => {
+                    let answer = packet::error(ErrorCode::UNKNOWN_TID, "Unknown transfer ID");
+                    outgoing.push(port, from, [&answer, &[]]);
+                }
+                _ => {}
             }
         }
-        let wait = self.next_check.into_iter().chain(self.drain_until).min();
-        let wait = wait.map(|at| timespec(at.saturating_duration_since(now)));
-        let asleep = Instant::now();
-        poll(ready, wait.as_ref());
-        self.prompt = asleep.elapsed() < PROMPT;
+        outgoing.send(&self.ports[place]);
+        count
     }
 
-    /// Takes one packet of a transfer. One a turn is right for lock step and spares the call that
-    /// would say that there is no second one. `None`: there was none, or there is no such transfer.
-    fn receive(&mut self, id: Id, now: Instant) -> Option<()> {
-        let flow = self.live.get_mut(&id)?.receive(&mut self.buffers, now)?;
-        self.follow(id, flow);
-        Some(())
-    }
-
-    fn read_mail(&mut self, now: Instant) {
-        let mut counter = [0; 8];
-        let _ = rustix::io::read(&*self.mailbox.wake, &mut counter);
+    /// True if there was some.
+    fn read_mail(&mut self, packets: &mut Packets, now: Instant) -> bool {
+        let mut some = false;
         while let Ok(message) = self.inbox.try_recv() {
+            some = true;
             match message {
-                Message::Start(granted) => self.start(*granted, now),
-                Message::Repeat(id, asked) => self.repeat(id, asked, now),
+                Message::Start(granted) => self.start(*granted, packets, now),
+                Message::Repeat(id, asked) => self.repeat(id, asked, packets, now),
                 Message::Cancel(id) => {
                     // Its last acknowledgement may have come just before.
-                    while self.receive(id, now).is_some() {}
+                    self.catch_up(id, packets, now);
                     if self.live.contains_key(&id) {
-                        self.end(id, End::Outcome(super::transfer::Outcome::Stopped));
+                        let end = End::Outcome(super::transfer::Outcome::Stopped);
+                        self.end(id, end, &mut packets.outgoing);
                     }
                 }
                 Message::Loaded(id, chunk) => {
-                    if let Some(live) = self.live.get_mut(&id) {
-                        let flow = live.loaded(chunk, &mut self.buffers, now);
-                        self.follow(id, flow);
-                    }
+                    self.with(id, packets, |live, out| live.loaded(chunk, out, now));
                 }
                 Message::Drain(until) => self.drain_until = Some(until),
             }
         }
+        some
     }
 
-    fn start(&mut self, granted: Granted, now: Instant) {
-        let id = granted.id;
-        if !self.shared.table.is_current(granted.client, id) {
+    fn start(&mut self, granted: Granted, packets: &mut Packets, now: Instant) {
+        let (id, client) = (granted.id, granted.client);
+        if !self.shared.table.is_current(client, id) {
             return; // Replaced while its file was opened.
         }
-        let (live, flow) = Live::start(granted, &mut self.buffers, now);
-        let data = epoll::EventData::new_u64(id);
-        let added = epoll::add(&self.epoll, live.socket(), data, epoll::EventFlags::IN);
-        self.live.insert(id, live);
-        match added {
-            Ok(()) => self.follow(id, flow),
-            Err(e) => self.end(id, End::Failed(format!("waiting for the socket: {e}"))),
-        }
+        let place = match self.place(granted.local, client) {
+            Ok(place) => place,
+            Err(e) => {
+                // Out of descriptors, or the address has gone: the client asks again.
+                warn!("TFTP: a port on {} for {client}: {e}", granted.local);
+                return self.shared.table.remove(client, id);
+            }
+        };
+        let port = &mut self.ports[place];
+        port.by_client.insert(client, id);
+        let mut out = Out { port, outgoing: &mut packets.outgoing };
+        let (live, flow) = Live::start(granted, &mut out, now);
+        self.live.insert(id, (live, place));
+        self.follow(id, flow, &mut packets.outgoing);
+        packets.outgoing.send(&self.ports[place]);
     }
 
-    fn repeat(&mut self, id: Id, asked: Asked, now: Instant) {
-        // An ERROR that ends the transfer may have come just before: then this request is a new one.
-        while self.receive(id, now).is_some() {}
-        if let Some(live) = self.live.get_mut(&id) {
-            let flow = live.repeated(&mut self.buffers, now);
-            self.follow(id, flow);
+    /// The port that is next for this client.
+    fn place(&mut self, local: Ipv4Addr, client: SocketAddrV4) -> io::Result<usize> {
+        let turn = self.turns.entry(*client.ip()).or_default();
+        *turn = turn.wrapping_add(1);
+        let places = self.places.entry(local).or_default();
+        if let Some(place) = places.get(*turn % PORTS) {
+            return Ok(*place);
         }
+        let (port, place) = (Port::open(local)?, self.ports.len());
+        epoll::add(
+            &self.epoll,
+            port.socket(),
+            epoll::EventData::new_u64(place as u64),
+            epoll::EventFlags::IN,
+        )?;
+        self.ports.push(port);
+        places.push(place);
+        Ok(place)
+    }
+
+    fn repeat(&mut self, id: Id, asked: Asked, packets: &mut Packets, now: Instant) {
+        // An ERROR that ends the transfer may have come just before: then this request is a new one.
+        self.catch_up(id, packets, now);
+        self.with(id, packets, |live, out| live.repeated(out, now));
         if !self.shared.table.is_current(asked.from, id) {
             let _ = self.shared.again.send(asked);
         }
     }
 
-    fn follow(&mut self, id: Id, flow: Flow) {
+    /// Takes what has come for a transfer before the message that is at hand.
+    fn catch_up(&mut self, id: Id, packets: &mut Packets, now: Instant) {
+        let Some(place) = self.live.get(&id).map(|(_, place)| *place) else { return };
+        for _ in 0..TURNS {
+            if self.receive(place, packets, now) == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Has a transfer do something, and sends what comes of it.
+    fn with(&mut self, id: Id, packets: &mut Packets, work: impl FnOnce(&mut Live, &mut Out<'_>) -> Flow) {
+        let Some((live, place)) = self.live.get_mut(&id) else { return };
+        let place = *place;
+        let flow = work(live, &mut Out { port: &self.ports[place], outgoing: &mut packets.outgoing });
+        self.follow(id, flow, &mut packets.outgoing);
+        packets.outgoing.send(&self.ports[place]);
+    }
+
+    fn follow(&mut self, id: Id, flow: Flow, outgoing: &mut Outgoing) {
         match flow {
-            Flow::End(end) => return self.end(id, end),
+            Flow::End(end) => return self.end(id, end, outgoing),
             Flow::Load(load) => self.load(id, load),
             Flow::Idle => {}
         }
-        if let Some(deadline) = self.live.get(&id).and_then(Live::deadline) {
+        if let Some(deadline) = self.live.get(&id).and_then(|(live, _)| live.deadline()) {
             self.next_check = Some(self.next_check.map_or(deadline, |at| at.min(deadline)));
         }
     }
@@ -258,35 +343,33 @@ impl Worker {
         self.shared.runtime.spawn_blocking(move || mailbox.send(Message::Loaded(id, load.run())));
     }
 
-    fn end(&mut self, id: Id, end: End) {
-        // The socket closes with it, which takes it out of the epoll too.
-        if let Some(live) = self.live.remove(&id) {
-            if let End::Failed(reason) = &end {
-                live.abort(reason);
-            }
-            self.shared.table.remove(live.client(), id);
-            self.shared.host.event(live.event(end));
+    fn end(&mut self, id: Id, end: End, outgoing: &mut Outgoing) {
+        let Some((live, place)) = self.live.remove(&id) else { return };
+        let port = &mut self.ports[place];
+        port.end(live.client(), id);
+        if let End::Failed(reason) = &end {
+            live.abort(reason, &mut Out { port, outgoing });
         }
+        self.shared.table.remove(live.client(), id);
+        self.shared.host.event(live.event(end));
     }
 
-    fn check_deadlines(&mut self, now: Instant) {
+    fn check_deadlines(&mut self, packets: &mut Packets, now: Instant) {
         self.next_check = None;
         let ids: Vec<Id> = self.live.keys().copied().collect();
         for id in ids {
-            if let Some(live) = self.live.get_mut(&id)
-                && live.deadline().is_some()
-            {
-                let flow = live.tick(&mut self.buffers, now);
-                self.follow(id, flow);
+            if self.live.get(&id).is_some_and(|(live, _)| live.deadline().is_some()) {
+                self.with(id, packets, |live, out| live.tick(out, now));
             }
         }
     }
 
     /// A client that is told fails now and asks again; one that is not waits for its own timeout.
-    fn abort_all(mut self) {
-        let ids: Vec<Id> = self.live.keys().copied().collect();
-        for id in ids {
-            self.end(id, End::Failed("the server is stopping".into()));
+    fn abort_all(mut self, packets: &mut Packets) {
+        let all: Vec<(Id, usize)> = self.live.iter().map(|(id, (_, place))| (*id, *place)).collect();
+        for (id, place) in all {
+            self.end(id, End::Failed("the server is stopping".into()), &mut packets.outgoing);
+            packets.outgoing.send(&self.ports[place]);
         }
     }
 }
