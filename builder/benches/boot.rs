@@ -1,9 +1,11 @@
 //! A node's boot over the network, from its first DISCOVER to `login:`, beside what people put together
-//! by hand: dnsmasq, nfs-ganesha and an initramfs of initramfs-tools, on the same root.
+//! by hand: dnsmasq, nfs-ganesha and an initramfs of initramfs-tools. `peer` has the very same root, `stock`
+//! has it without the overlay `quick-boot`: what Debian starts, it starts.
 //! Must not know: private parts of the library.
 //! Spec: docs/performance.md has the figures of the last run.
 //!
-//! `cargo bench -p gt-image --bench boot [ours] [peer]`, as root. The firmware is played, the machine is
+//! `cargo bench -p gt-image --bench boot [ours] [peer] [stock] [explain]`, as root; `explain` shows where the
+//! time went. The firmware is played, the machine is
 //! QEMU's `virt` with two emulated cores, and both boots have the same root, network and command line but
 //! for the words that say where the root is.
 
@@ -32,29 +34,41 @@ const MEMORY: u32 = 2048;
 fn main() {
     let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let wanted = |name: &str| asked.is_empty() || asked.iter().any(|a| a == name);
-    let site = Site::new();
+    let site = Site::new("ours");
     println!("{:28} {:>9} {:>9} {:>9} {:>9}", "boot", "firmware", "kernel on", "login", "MB TFTP");
     for _ in 0..ROUNDS {
         if wanted("ours") {
             let net = Net::new("ours", &[FENN.mac]);
-            let dir = site.dir.join("ours");
+            let dir = site.dir.join("site");
             let server = Server::start(&net, &dir, &["--dhcp", "authoritative", "--allow-incomplete"]);
-            boot("gt-image", &net, &site);
+            let mut machine = boot("gt-image", &net, &site);
             let metrics = ok(net.command("curl").args(["-s", &format!("http://{SERVER}:8080/metrics")]));
             let calls = metrics.lines().filter(|line| line.starts_with("gt_nfs_calls"));
-            calls.for_each(|line| println!("  {line}"));
+            let calls: f64 = calls.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+            println!("{calls:.0} NFS calls");
+            if asked.iter().any(|a| a == "explain") {
+                explain(&mut machine, &site);
+            }
             server.kill();
         }
-        if wanted("peer") {
-            let net = Net::new("peer", &[FENN.mac]);
+        for (name, title) in [("peer", "dnsmasq, ganesha"), ("stock", "the same, stock root")] {
+            if !wanted(name) {
+                continue;
+            }
+            let site = Site::new(name);
+            site.make_peer();
+            let net = Net::new(name, &[FENN.mac]);
             let _servers = Peer::start(&net, &site);
-            boot("dnsmasq, ganesha, stock", &net, &site);
+            let mut machine = boot(title, &net, &site);
+            if asked.iter().any(|a| a == "explain") {
+                explain(&mut machine, &site);
+            }
         }
     }
 }
 
 /// One whole boot, told as a line.
-fn boot(name: &str, net: &Net, site: &Site) {
+fn boot(name: &str, net: &Net, site: &Site) -> Machine {
     net.card(0).plug(true);
     let begun = Instant::now();
     let played = power_on(net.card(0), &FENN.board(), &Setup::default());
@@ -80,6 +94,16 @@ fn boot(name: &str, net: &Net, site: &Site) {
     let all = begun.elapsed();
     let [firmware, kernel, all] = [firmware, all - firmware, all].map(|d| d.as_secs_f64());
     println!("{name:28} {firmware:>7.1} s {kernel:>7.1} s {all:>7.1} s {:>9.1}", bytes as f64 / 1e6);
+    machine
+}
+
+/// What systemd says of the boot.
+fn explain(machine: &mut Machine, site: &Site) {
+    let (identity, hosts) = (site.dir.join("identity"), site.dir.join("known_hosts"));
+    fs::write(&hosts, ok(&mut site.gt_image(&["known-hosts"]))).unwrap();
+    let script = "systemctl is-system-running --wait; systemd-analyze; systemd-analyze critical-chain serial-getty@ttyAMA0.service; systemd-analyze blame | head -40; \
+                  dmesg | grep -E 'gt:|Queued'; systemctl --failed --no-legend";
+    println!("{}", machine.ssh_ok(&identity, &hosts, FENN.name, script));
 }
 
 fn loaded(played: Played) -> Loaded {
@@ -87,15 +111,15 @@ fn loaded(played: Played) -> Loaded {
     played.result.unwrap_or_else(|e| panic!("{e}: {requests:#?}"))
 }
 
-/// Where everything lies: the description with its generation, and what the peer serves.
+/// Where everything of one contender lies: the description with its generation, and what a peer serves.
 struct Site {
     dir: PathBuf,
 }
 
 impl Site {
-    fn new() -> Site {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-boot");
-        let ours = dir.join("ours");
+    fn new(name: &str) -> Site {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-boot").join(name);
+        let ours = dir.join("site");
         fs::create_dir_all(ours.join("images")).unwrap();
         for name in ["cluster.toml", "overlays"] {
             run("cp", ["-a", repository().join(name).to_str().unwrap(), ours.to_str().unwrap()]);
@@ -104,14 +128,26 @@ impl Site {
             fs::copy(repository().join("images").join(name), ours.join("images").join(name)).unwrap();
         }
         let site = Site { dir };
+        let identity = site.dir.join("identity");
+        if !identity.exists() {
+            run("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", identity.to_str().unwrap()]);
+        }
+        let cluster = fs::read_to_string(ours.join("cluster.toml")).unwrap();
+        let key = fs::read_to_string(identity.with_extension("pub")).unwrap();
+        let cluster = cluster.replacen("ssh_keys = []", &format!("ssh_keys = [\"{}\"]", key.trim()), 1);
+        fs::write(ours.join("cluster.toml"), cluster).unwrap();
+        if name == "stock" {
+            let common = ours.join("overlays/common/overlay.toml");
+            let text = fs::read_to_string(&common).unwrap();
+            fs::write(&common, text.replace("    \"quick-boot\",\n", "")).unwrap();
+        }
         ok(&mut site.gt_image(&["build", "--node", "fenn", "--raw", "--keep-going"]));
-        site.make_peer();
         site
     }
 
     fn gt_image(&self, args: &[&str]) -> Command {
         let mut command = gt_image();
-        command.current_dir(self.dir.join("ours")).arg("--cache").arg(repository().join("images/cache"));
+        command.current_dir(self.dir.join("site")).arg("--cache").arg(repository().join("images/cache"));
         command.args(args);
         command
     }
@@ -123,7 +159,7 @@ impl Site {
     /// The image's root and boot partitions as folders, with the initramfs that Debian's own tool makes of
     /// them. Made again when the image is another one.
     fn make_peer(&self) {
-        let manifest = fs::read(self.dir.join("ours/images/out/fenn/manifest.json")).unwrap();
+        let manifest = fs::read(self.dir.join("site/images/out/fenn/manifest.json")).unwrap();
         let made = self.peer("manifest.json");
         if fs::read(&made).is_ok_and(|of| of == manifest) {
             return;
@@ -134,7 +170,7 @@ impl Site {
         let root = parsed["partitions"].as_array().unwrap().iter().find(|p| p["label"] == "rootfs").unwrap();
         let (mnt, copy) = (self.peer("mnt"), self.peer("root"));
         let options = format!("ro,loop,offset={}", root["start"]);
-        let image = self.dir.join("ours/images/out/fenn/disk.img");
+        let image = self.dir.join("site/images/out/fenn/disk.img");
         run("mount", ["-o", &options, image.to_str().unwrap(), mnt.to_str().unwrap()]);
         run("cp", ["-a", mnt.to_str().unwrap(), copy.to_str().unwrap()]);
         run("umount", [mnt.to_str().unwrap()]);

@@ -59,6 +59,9 @@ pub enum Root<'a> {
         node: &'a str,
         /// The image of a root in memory; `None` for a root by NFS.
         ram: Option<&'a RamImage>,
+        /// Partitions that the node has by its description. A disk may show up later than the network, so
+        /// init waits for these, and for no others.
+        partitions: &'a [&'a str],
     },
 }
 
@@ -82,13 +85,16 @@ impl Root<'_> {
                 "rootwait".into(),
                 "fsck.repair=yes".into(),
             ],
-            Root::Server { server, node, ram } => {
+            Root::Server { server, node, ram, partitions } => {
                 let mode = if ram.is_some() { "ram" } else { "nfs" };
                 let mut words =
                     vec![format!("gt.root={mode}"), format!("gt.server={server}"), format!("gt.node={node}")];
                 words.push(format!("gt.http={HTTP_PORT}"));
                 if let Some(RamImage { digest, size }) = ram {
                     words.extend([format!("gt.ram={digest}"), format!("gt.ram_size={size}")]);
+                }
+                if !partitions.is_empty() {
+                    words.push(format!("gt.partitions={}", partitions.join(",")));
                 }
                 words.push("rw".into());
                 words
@@ -144,7 +150,7 @@ mod tests {
 
     fn served<'a>(consoles: &'a [String], ram: Option<&'a RamImage>) -> Words<'a> {
         let server = Ipv4Addr::new(10, 4, 0, 10);
-        Words { consoles, root: Root::Server { server, node: "fenn", ram }, extra: &[] }
+        Words { consoles, root: Root::Server { server, node: "fenn", ram, partitions: &[] }, extra: &[] }
     }
 
     #[test]
@@ -171,6 +177,12 @@ mod tests {
                 Digest::of(b"image")
             )
         );
+        let mut words = served(&consoles, None);
+        if let Root::Server { partitions, .. } = &mut words.root {
+            *partitions = &["gt-state", "gt-scratch"];
+        }
+        let waits = nfs.replace(" rw ", " gt.partitions=gt-state,gt-scratch rw ");
+        assert_eq!(line(&words, None), waits);
         let base = "root=/dev/nfs nfsroot=10.0.0.1:/x,vers=3 ip=dhcp boot=nfs rootfstype=nfs gt.root=disk";
         assert_eq!(line(&served(&consoles, None), Some(base)), nfs);
     }

@@ -133,6 +133,8 @@ pub struct Server {
     pub node: String,
     /// The image of its root, for a node that has it in memory.
     pub ram: Option<cmdline::RamImage>,
+    /// Partitions of its own that init has to wait for.
+    pub partitions: Vec<&'static str>,
 }
 
 /// Kernel and initramfs as they go on the boot partition; the same for all nodes of a root.
@@ -193,8 +195,8 @@ pub fn assemble(
     };
     let disk = cmdline::Root::Disk { mode: &node.disk_mode, partuuid: &node.partuuid };
     boot.put_text(store, "cmdline.txt", &line(disk)?)?;
-    if let Some(Server { address, node, ram }) = &node.server {
-        let root = cmdline::Root::Server { server: *address, node, ram: ram.as_ref() };
+    if let Some(Server { address, node, ram, partitions }) = &node.server {
+        let root = cmdline::Root::Server { server: *address, node, ram: ram.as_ref(), partitions };
         boot.put_text(store, CMDLINE_NETBOOT, &line(root)?)?;
     }
     check_sizes(&boot.tree)?;

@@ -224,7 +224,8 @@ fn only_kernels_that_the_firmware_starts_are_packed() {
 fn a_served_node_has_a_line_for_that_as_well() {
     let site = Site::debian();
     assert!(!names(&site.boot(Model::Pi4)).contains(&"/cmdline.netboot.txt".to_owned()));
-    let server = Server { address: [10, 4, 0, 10].into(), node: "fenn".into(), ram: None };
+    let server =
+        Server { address: [10, 4, 0, 10].into(), node: "fenn".into(), ram: None, partitions: vec![] };
     let boot = site.try_boot(&BootNode { server: Some(server), ..node(Model::Pi4) }).unwrap();
     let disk = site.text(&boot, "cmdline.txt");
     assert!(disk.contains("gt.root=disk ") && !disk.contains("gt.server"), "{disk}");

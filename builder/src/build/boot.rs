@@ -71,7 +71,9 @@ pub fn boot_tree(
 /// Every node can be served, whatever its own disk is for: that is how a broken one is reborn.
 fn server(parts: &Parts, ram: Option<RamImage>) -> Option<boot::Server> {
     let address = parts.cluster.network.server?;
-    Some(boot::Server { address, node: parts.node.name.to_string(), ram })
+    let stated = [("gt-state", parts.node.state), ("gt-scratch", parts.node.scratch)];
+    let partitions = stated.into_iter().filter_map(|(name, size)| size.map(|_| name)).collect();
+    Some(boot::Server { address, node: parts.node.name.to_string(), ram, partitions })
 }
 
 /// Packed kernel and initramfs, from the store when this root's were made before.

@@ -10,6 +10,8 @@
 #                                                          disk. For nfs and ram see netboot.sh
 #   gt.overlay_size=50%, gt.scratch_size=50%               most memory for changes, and for scratch
 #   gt.timeout=30                                          seconds to wait for a device
+#   gt.partitions=gt-state,gt-scratch                      what a netbooted node has by its description and is
+#                                                          waited for; others are used if they are there
 #   gt.debug                                               a shell on failure, in place of a reboot
 #   init=/sbin/init                                        what is started
 #
@@ -170,12 +172,12 @@ find_label() {
     [ -b "$device" ]
 }
 
-# find_label_late NAME: a disk may be slower than the network that brought the root. Nothing says that
-# there is none, so the wait is for the time in which a card or a stick shows up: 6 s on a Pi 4, 12 at
-# most.
+# find_label_late NAME: a disk may be slower than the network that brought the root. A partition that
+# the node has by its description is waited for as long as a card or a stick takes to show up: 6 s on a
+# Pi 4, 12 at most.
 find_label_late() {
     until find_label "$1"; do
-        [ -z "$own_disk" ] && [ "$(seconds)" -lt 12 ] || return 1
+        case ",$partitions," in *",$1,"*) [ "$(seconds)" -lt 12 ] || return 1 ;; *) return 1 ;; esac
         sleep 0.5
         coldplug
     done
@@ -351,7 +353,7 @@ echo on >/proc/sys/kernel/printk_devkmsg
 
 root_is='' fstype=ext4 flags='' access=rw mode_is=disk init=/sbin/init debug='' plugged='' own_disk=''
 overlay_size=50% scratch_size=50% timeout=30 above=''
-server='' node='' http=8080 nfs_port=2049 mount_port='' ram='' ram_size='' bootif='' net_timeout=120
+partitions='' server='' node='' http=8080 nfs_port=2049 mount_port='' ram='' ram_size='' bootif='' net_timeout=120
 set -f
 # shellcheck disable=SC2013  # words are wanted, not lines
 for word in $(cat /proc/cmdline); do
@@ -366,6 +368,7 @@ for word in $(cat /proc/cmdline); do
     gt.overlay_size=*) overlay_size="${word#gt.overlay_size=}" ;;
     gt.scratch_size=*) scratch_size="${word#gt.scratch_size=}" ;;
     gt.timeout=*) timeout="${word#gt.timeout=}" ;;
+    gt.partitions=*) partitions="${word#gt.partitions=}" ;;
     gt.server=*) server="${word#gt.server=}" ;;
     gt.node=*) node="${word#gt.node=}" ;;
     gt.http=*) http="${word#gt.http=}" ;;
