@@ -35,6 +35,12 @@ impl Digest {
         String::from_utf8_lossy(&self.hex_digits()).into_owned()
     }
 
+    /// Adds what `Display` shows.
+    pub fn push_to(&self, text: &mut String) {
+        text.push_str("sha256:");
+        text.push_str(str::from_utf8(&self.hex_digits()).unwrap_or_default());
+    }
+
     // A tree's text has one for each file: formatting byte by byte was a quarter of a build's time.
     fn hex_digits(&self) -> [u8; 64] {
         const DIGITS: [u8; 16] = *b"0123456789abcdef";

@@ -153,11 +153,8 @@ pub fn plan(cluster: &str, node: &Node, root: &Tree) -> anyhow::Result<Plan> {
     let ids = DiskIds::new(cluster, node);
     let root_size = match node.size {
         Some(size) => size.bytes(),
-        None => {
-            let used = ext4::size_for(root, 0)?;
-            // A quarter of what is used is a fifth of the whole.
-            ext4::size_for(root, (used / 4).max(FREE_MIN))?
-        }
+        // A quarter of what is used is a fifth of the whole.
+        None => ext4::roomy_size_for(root, |used| (used / 4).max(FREE_MIN))?,
     };
     let mut specs = vec![("bootfs", Role::Boot, BOOT_SIZE), ("rootfs", Role::Root, root_size / 4096 * 4096)];
     let extra = [("gt-state", node.state), ("gt-scratch", node.scratch)];

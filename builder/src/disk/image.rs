@@ -96,7 +96,7 @@ pub fn write(
     let temp = atomic::begin(path).map_err(fail)?;
     let file: &File = temp.as_file();
     let ranges = match output {
-        Output::Raw(_) => emit(layout, contents, &mut Raw(file), path, progress)?,
+        Output::Raw(_) => emit(layout, contents, &mut Raw::new(file), path, progress)?,
         Output::Zstd(_) => {
             let mut zstd = Zstd::new(file, workers()).map_err(fail)?;
             emit(layout, contents, &mut zstd, path, progress)?

@@ -23,11 +23,33 @@ pub(super) trait Backend {
 }
 
 /// A file in which holes take no space.
-pub(super) struct Raw<'f>(pub &'f File);
+pub(super) struct Raw<'f> {
+    file: &'f File,
+    /// Writing to the disk has begun up to here.
+    begun: u64,
+}
+
+/// The kernel is asked to write this much at a time. Left alone it begins when the image is complete and is
+/// synced, and the builder waits: 0.37 of 1.05 s for fenn.
+const WRITE_BEHIND: u64 = 16 << 20;
+
+impl<'f> Raw<'f> {
+    pub fn new(file: &'f File) -> Raw<'f> {
+        Raw { file, begun: 0 }
+    }
+}
 
 impl Backend for Raw<'_> {
     fn data(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, at)
+        self.file.write_all_at(bytes, at)?;
+        let end = at + bytes.len() as u64;
+        if let Some(len) = std::num::NonZeroU64::new(end - self.begun).filter(|len| len.get() >= WRITE_BEHIND)
+        {
+            // Begins to write what is dirty, without waiting (mm/fadvise.c). Advice: a refusal costs nothing.
+            let _ = rustix::fs::fadvise(self.file, self.begun, Some(len), rustix::fs::Advice::DontNeed);
+            self.begun = end;
+        }
+        Ok(())
     }
 
     fn hole(&mut self, _: u64) -> io::Result<()> {
@@ -35,7 +57,7 @@ impl Backend for Raw<'_> {
     }
 
     fn finish(&mut self, size: u64) -> io::Result<()> {
-        self.0.set_len(size)
+        self.file.set_len(size)
     }
 }
 

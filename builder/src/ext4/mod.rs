@@ -67,3 +67,10 @@ pub fn size_for(tree: &Tree, free: u64) -> Result<u64, Ext4Error> {
     let content = content::Content::gather(tree, Time::default())?;
     layout::size_for(&content, free)
 }
+
+/// As [`size_for`], with free bytes that depend on the size which leaves none free.
+pub fn roomy_size_for(tree: &Tree, free: impl FnOnce(u64) -> u64) -> Result<u64, Ext4Error> {
+    let content = content::Content::gather(tree, Time::default())?;
+    let tight = layout::size_for(&content, 0)?;
+    layout::size_for(&content, free(tight))
+}

@@ -190,7 +190,7 @@ impl Store {
         if Digest::of(&text) != *digest {
             return Err(damaged("its digest is not its name".into()));
         }
-        dump::read(&text).map_err(|e| damaged(e.to_string()))
+        dump::parse(&text).map_err(|e| damaged(e.to_string()))
     }
 
     /// True when the tree is recorded.
