@@ -159,22 +159,32 @@ fetch_image() {
     image="$run/image/root.img"
     rm -f "$image"
     # Hashed as it comes: afterwards it would cost as long again.
-    wget -q -T 20 -O - "$boot_url/root.img" 2>/dev/null | tee "$image" 2>/dev/null | sha256sum >"$run/sum" &
-    fetch=$!
-    said=0
-    while kill -0 "$fetch" 2>/dev/null; do
-        sleep 0.5
-        bytes="$(stat -c %s "$image" 2>/dev/null)"
-        tenths=$((${bytes:-0} * 10 / ram_size))
-        [ "$tenths" -le "$said" ] || say "${tenths}0 % of the root"
-        said=$tenths
-    done
-    wait "$fetch"
+    as_it_comes | sha256sum >"$run/sum"
     read -r sum _ <"$run/sum"
     [ "sha256:$sum" != "$ram" ] || return 0
-    bytes="$(stat -c %s "$image" 2>/dev/null)"
-    say "the root that came has ${bytes:-0} bytes and sha256:$sum, wanted are $ram_size and $ram"
+    say "the root that came has $(image_size) bytes and sha256:$sum, wanted are $ram_size and $ram"
     return 1
+}
+
+image_size() { stat -c %s "$image" 2>/dev/null || echo 0; }
+
+# Fetches the image and writes it to stdout too, from the file: busybox's `tee` copies 1 KiB a call, and
+# with it a root of 708 MiB came in 230 s where it comes in 25 s so (QEMU, two cores).
+as_it_comes() {
+    wget -q -T 20 -O "$image" "$boot_url/root.img" 2>/dev/null &
+    fetch=$! hashed=0 said=0 going=true
+    while "$going"; do
+        sleep 0.5
+        kill -0 "$fetch" 2>/dev/null || going=false
+        bytes="$(image_size)"
+        tenths=$((bytes * 10 / ram_size)) mib=$((bytes >> 20))
+        [ "$tenths" -le "$said" ] || say "${tenths}0 % of the root"
+        said=$tenths
+        [ "$mib" -le "$hashed" ] || dd if="$image" bs=1M skip="$hashed" count=$((mib - hashed)) 2>/dev/null
+        hashed=$mib
+    done
+    # What is no whole MiB.
+    [ $((bytes & 1048575)) = 0 ] || dd if="$image" bs=1M skip="$hashed" 2>/dev/null
 }
 
 # --- Who the node is -----------------------------------------------------------------------------
