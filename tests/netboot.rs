@@ -16,7 +16,12 @@ use crate::support::qemu::{BOOT, Boot, Machine, Network};
 use crate::support::server::{self, Node, Server};
 use crate::support::{Tier, gt_image, ok, run, trial};
 
-const WHOLE: &[Tier] = &[Tier::Archive, Tier::Root, Tier::Qemu, Tier::Judge(&["ip", "ssh", "getcap"])];
+const WHOLE: &[Tier] = &[
+    Tier::Archive,
+    Tier::Root,
+    Tier::Qemu,
+    Tier::Judge(&["ip", "ssh", "getcap", "age-keygen", "sgdisk", "mke2fs"]),
+];
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -124,14 +129,14 @@ fn power_on(net: &Net, node: &Node, server: &Server) -> (Played, Loaded) {
 }
 
 /// Starts the machine with exactly the bytes that the firmware has.
-fn start(net: &Net, site: &Site, node: &Node, loaded: &Loaded, memory: u32) -> Machine {
+fn start(net: &Net, site: &Site, node: &Node, loaded: &Loaded, memory: u32, disk: Option<&Path>) -> Machine {
     let at = |name: &str| site.dir.join(name);
     fs::write(at("kernel"), &loaded.kernel.bytes).unwrap();
     fs::write(at("initramfs"), &loaded.initramfs.as_ref().unwrap().bytes).unwrap();
     let cmdline = String::from_utf8(loaded.cmdline.as_ref().unwrap().bytes.clone()).unwrap();
     let (kernel, initramfs, console) = (at("kernel"), at("initramfs"), at("console.log"));
     let mut machine = Machine::start(&Boot {
-        disk: None,
+        disk,
         memory,
         network: Network::Tap { net, mac: node.mac, address: node.address },
         kernel: &kernel,
@@ -154,23 +159,43 @@ fn reboot(machine: &mut Machine, ask: impl Fn(&mut Machine, &str) -> String) {
     machine.wait_for_end(Duration::from_secs(240));
 }
 
+/// A disk with `gt-state` and a key of the node on it, whose public half the server knows.
+fn disk_with_key(site: &Site) -> PathBuf {
+    let (disk, state, key) =
+        (site.dir.join("state.img"), site.dir.join("state"), site.dir.join("state/node.age"));
+    fs::create_dir_all(&state).unwrap();
+    run("age-keygen", ["-o", key.to_str().unwrap()]);
+    let nodes = site.dir.join("secrets/nodes");
+    fs::create_dir_all(&nodes).unwrap();
+    fs::write(nodes.join("fenn.age.pub"), run("age-keygen", ["-y", key.to_str().unwrap()])).unwrap();
+    let file = fs::File::create(&disk).unwrap();
+    file.set_len(64 << 20).unwrap();
+    run("sgdisk", ["-n1:2048:+48M", "-c1:gt-state", disk.to_str().unwrap()]);
+    let words = ["-q", "-t", "ext4", "-E", "offset=1048576", "-d", state.to_str().unwrap()];
+    run("mke2fs", words.into_iter().chain([disk.to_str().unwrap(), "48M"]));
+    disk
+}
+
 fn reborn() {
     let site = Site::new("netboot");
     site.build();
     let known_hosts = known_hosts(&site);
+    let disk = disk_with_key(&site);
     let net = Net::new("nfs", &[FENN.mac]);
     let server = serve(&net, &site);
     let (played, loaded) = power_on(&net, &FENN, &server);
     assert!(played.bytes() <= 20_000_000, "{} bytes by TFTP: {:#?}", played.bytes(), played.requests);
     assert!(played.requests.iter().all(|r| r.duplicates == 0), "{:#?}", played.requests);
 
-    let mut machine = start(&net, &site, &FENN, &loaded, 2048);
+    let mut machine = start(&net, &site, &FENN, &loaded, 2048, Some(&disk));
     let ask = |machine: &mut Machine, command: &str| {
         machine.ssh_ok(&site.identity, &known_hosts, FENN.name, command)
     };
     let checks = ask(&mut machine, "/usr/lib/gt/check 2>&1 || true");
     assert!(checks.contains(" 0 failed"), "{checks}\n--- console:\n{}", machine.text());
     assert_eq!(ask(&mut machine, "systemctl --failed --no-legend --plain").trim(), "", "failed units");
+    // Its host key came sealed to the key on its disk: that SSH took it says that it was opened.
+    assert!(!machine.text().contains("secrets did not come"), "{}", machine.text());
     assert_eq!(ask(&mut machine, "hostname").trim(), "fenn");
     assert_eq!(ask(&mut machine, "findmnt -no FSTYPE /").trim(), "overlay");
     let capabilities = ask(&mut machine, CAPABILITIES);
@@ -194,7 +219,7 @@ fn reborn() {
     reboot(&mut machine, ask);
 
     let (_, loaded) = power_on(&net, &FENN, &server);
-    let mut machine = start(&net, &site, &FENN, &loaded, 2048);
+    let mut machine = start(&net, &site, &FENN, &loaded, 2048, Some(&disk));
     let seen = ask(&mut machine, "test -e /etc/written && echo there || echo reborn; cat /etc/motd");
     assert!(seen.contains("reborn") && seen.contains("second generation"), "{seen}");
     let second = wait_for_boot(&net, &site, &FENN, |boot| boot["outcome"] == "login");
@@ -242,7 +267,7 @@ fn outlives() {
     let net = Net::new("ram", &[FENN.mac]);
     let server = serve(&net, &site);
     let (_, loaded) = power_on(&net, &FENN, &server);
-    let mut machine = start(&net, &site, &FENN, &loaded, 3072);
+    let mut machine = start(&net, &site, &FENN, &loaded, 3072, None);
     wait_for_boot(&net, &site, &FENN, |boot| boot["outcome"] == "login");
     server.kill();
     let ask = |machine: &mut Machine, command: &str| {

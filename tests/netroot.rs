@@ -24,6 +24,7 @@ use crate::support::site::{Site, sha256};
 use crate::support::{Tier, ok, repository, run, trial};
 
 const SHELL: &[Tier] = &[Tier::Judge(&["dash", "bash"])];
+const AGE: &[Tier] = &[Tier::Judge(&["dash", "age", "age-keygen"])];
 const EXT4: &[Tier] = &[Tier::Judge(&["e2fsck", "debugfs"])];
 const XATTR: &[Tier] = &[Tier::Root, Tier::Judge(&["e2fsck", "debugfs", "setfattr"])];
 const QEMU: &[Tier] = &[Tier::Archive, Tier::Qemu, Tier::Judge(&["mke2fs", "sgdisk", "dpkg-deb"])];
@@ -34,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
         trial("netroot::secrets_are_copies_with_their_owners", SHELL, secrets),
         trial("netroot::state_is_wiped_once_for_each_wish", SHELL, wipes),
         trial("netroot::a_node_without_secrets_still_has_an_id", SHELL, no_secrets),
+        trial("netroot::sealed_secrets_open_with_the_nodes_key_alone", AGE, sealed),
         trial("netroot::steps_are_urls_whatever_is_told", SHELL, steps),
         trial("netroot::a_lease_sets_address_and_route_for_good", SHELL, lease),
         trial("netroot::the_end_comes_only_after_the_signal", SHELL, end),
@@ -136,11 +138,13 @@ fn wipes() {
     let boot = || shell(dir.path(), &["wipe_state"], "device=/dev/x\nwipe_state");
     boot();
     assert!(at("state/persist").exists(), "nobody asked");
+    fs::write(at("state/node.age"), "the node's key").unwrap();
     for wish in ["1", "2"] {
         fs::create_dir_all(at("state/persist/var")).unwrap();
         fs::write(at("secrets/wipe-state"), format!("{wish}\n")).unwrap();
         expect(&boot(), &["wiping the state on /dev/x"]);
         assert!(!at("state/persist").exists());
+        assert!(at("state/node.age").exists(), "without its key the node would get no secrets any more");
         fs::create_dir_all(at("state/persist/var")).unwrap();
         boot();
         assert!(at("state/persist").exists(), "the wish is told again and was granted already");
@@ -161,6 +165,48 @@ fn no_secrets() {
         shell(dir.path(), &["inside"], &script.replace("fenn", node));
         let again = fs::read_to_string(dir.path().join("root/etc/machine-id")).unwrap();
         assert_eq!(again == id, same, "{node}");
+    }
+}
+
+/// What stands in the way is told; only the right key opens.
+fn sealed() {
+    let mount = "for place; do :; done; [ ! -e \"$KEY\" ] || cp \"$KEY\" \"$place/node.age\"";
+    // The root's own program, which has to find the key within the root.
+    let chroot = "[ \"$2\" = /usr/bin/age ] && exec age --decrypt --identity \"$1$5\"";
+    let dir = place(
+        &[("usr/bin/age", "")],
+        &[("mount", mount), ("chroot", chroot), ("umount", "rm -f \"$1/node.age\""), ("modprobe", "")],
+    );
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    for key in ["own", "other"] {
+        run("age-keygen", ["-o", &at(key)]);
+    }
+    fs::write(at("secrets.tar"), tar(&[("machine-id", "0123")])).unwrap();
+    let public = run("age-keygen", ["-y", &at("own")]);
+    run("age", ["--encrypt", "-r", public.trim(), "-o", &at("sealed"), &at("secrets.tar")]);
+    let open = |key: &str, partition: &str| {
+        let _ = fs::remove_dir_all(at("run/secrets"));
+        let script = format!(
+            "export KEY={}; device=/dev/sda3\nwget() {{ cp {} $run/secrets.tar; }}\n\
+             timeout() {{ shift; \"$@\"; }}\nfind_label_late() {{ {partition}; }}\nclaim",
+            at(key),
+            at("sealed")
+        );
+        shell(dir.path(), &[], &script)
+    };
+    fs::set_permissions(at("root/usr/bin/age"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(open("own", "true"), "");
+    assert_eq!(fs::read_to_string(at("run/secrets/machine-id")).unwrap(), "0123");
+    for (key, partition, why) in [
+        ("own", "false", "there is no partition gt-state"),
+        ("none", "true", "/dev/sda3 has no /node.age"),
+        ("other", "true", "to another key than /dev/sda3 has: age: error: no identity matched"),
+    ] {
+        expect(&open(key, partition), &["warning: the node's secrets did not come (they are sealed to", why]);
+        assert!(!Path::new(&at("run/secrets/machine-id")).exists());
+    }
+    for left in ["run/secrets.tar", "run/secrets.age", "root/run/node.age"] {
+        assert!(!Path::new(&at(left)).exists(), "{left} is left behind");
     }
 }
 

@@ -273,12 +273,12 @@ persist() {
 }
 
 # The owner asked for it (`gt-image reset --state`). The number of the wish stays on the partition: it
-# is granted once, however often it is told.
+# is granted once, however often it is told. The node's key is not state: without it, it gets no secrets.
 wipe_state() {
     wish="$(cat "$run/secrets/wipe-state" 2>/dev/null)"
     [ -n "$wish" ] && [ "$wish" != "$(cat "$run/state/.wiped" 2>/dev/null)" ] || return 0
     warn "wiping the state on $device, as asked for"
-    find "$run/state" -mindepth 1 -maxdepth 1 -exec rm -rf {} +
+    find "$run/state" -mindepth 1 -maxdepth 1 ! -name node.age -exec rm -rf {} +
     echo "$wish" >"$run/state/.wiped"
 }
 

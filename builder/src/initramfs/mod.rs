@@ -126,6 +126,7 @@ const APPLETS: &[&str] = &[
     "cat",
     "chmod",
     "chown",
+    "chroot",
     "cp",
     "cttyhack",
     "cut",

@@ -214,15 +214,53 @@ identity() {
 fetch_secrets() {
     for pause in 1 3 0; do
         if why="$(timeout 20 wget -q -T 5 -O "$run/secrets.tar" --post-data '' "$boot_url/secrets" 2>&1)"; then
-            tar -x -o -f "$run/secrets.tar" -C "$run/secrets" && chmod -R go-rwx "$run/secrets"
+            unpack_secrets
             status=$?
-            rm -f "$run/secrets.tar"
+            rm -f "$run/secrets.tar" "$run/secrets.age"
             return "$status"
         fi
         # A refusal stays one.
         case "$why" in *"server returned error"*) return 1 ;; esac
         sleep "$pause"
     done
+    return 1
+}
+
+unpack_secrets() {
+    case "$(dd if="$run/secrets.tar" bs=22 count=1 2>/dev/null)" in
+    age-encryption.org/v1)
+        mv "$run/secrets.tar" "$run/secrets.age"
+        open_sealed || return 1
+        ;;
+    esac
+    why="what came is no archive"
+    tar -x -o -f "$run/secrets.tar" -C "$run/secrets" && chmod -R go-rwx "$run/secrets"
+}
+
+# Opens what is sealed to the key of this node, which lies on its partition gt-state. By the root's own
+# `age`: the initramfs goes over TFTP in each boot, and has no room for it.
+open_sealed() {
+    why="they are sealed to the node's key, and there is no partition gt-state"
+    find_label_late gt-state || return 1
+    why="they are sealed to the node's key, and $device cannot be mounted"
+    modprobe -q ext4
+    mkdir -p "$root/run"
+    mount -t ext4 -o ro,noatime "$device" "$root/run" || return 1
+    decrypt
+    opened=$?
+    umount "$root/run"
+    return "$opened"
+}
+
+decrypt() {
+    why="they are sealed to the node's key, and $device has no /node.age"
+    [ -s "$root/run/node.age" ] || return 1
+    why="they are sealed to the node's key, and the root has no /usr/bin/age"
+    [ -x "$root/usr/bin/age" ] || return 1
+    # Its own words are worth hearing: `no identity matched any of the recipients`.
+    sealed="$(chroot "$root" /usr/bin/age --decrypt --identity /run/node.age \
+        <"$run/secrets.age" 2>&1 >"$run/secrets.tar")" && return 0
+    why="they are sealed to another key than $device has: $(echo "$sealed" | sed -n 1p)"
     return 1
 }
 
