@@ -17,6 +17,7 @@ mod netboot;
 mod netroot;
 mod ops;
 mod qemu_initramfs;
+mod roles;
 mod serve;
 mod small;
 mod support;
@@ -32,6 +33,7 @@ fn main() {
     trials.extend(netroot::trials());
     trials.extend(serve::trials());
     trials.extend(ops::trials());
+    trials.extend(roles::trials());
     trials.extend(wire::trials());
     trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();

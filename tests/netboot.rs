@@ -36,13 +36,13 @@ const CAPABILITIES: &str = "find / -xdev -type f -print0 | xargs -0 /usr/sbin/ge
 const FENN: Node = Node { name: "fenn", mac: "d8:3a:dd:89:ef:61", serial: 0xd2a7_ebcf, address: "10.4.0.15" };
 
 /// A site with a store of its own, beginning as the one that all tests of fenn share.
-struct Site {
-    dir: PathBuf,
+pub struct Site {
+    pub dir: PathBuf,
     identity: PathBuf,
 }
 
 impl Site {
-    fn new(name: &str) -> Site {
+    pub fn new(name: &str) -> Site {
         let fenn = Fenn::get();
         let dir = second(fenn, name);
         // Objects never change and all else is replaced whole, so hard links will do.
@@ -70,7 +70,7 @@ impl Site {
         fs::write(overlay.join("overlay.toml"), text + file).unwrap();
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = gt_image();
         let cache = crate::support::repository().join("images/cache");
         command.current_dir(&self.dir).arg("--cache").arg(cache).args(args);
