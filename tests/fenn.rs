@@ -184,7 +184,7 @@ fn boots() {
     let cmdline = fs::read_to_string(at("cmdline")).unwrap();
     let (kernel, initramfs, console) = (at("kernel"), at("initramfs"), at("console.log"));
     let boot = Boot {
-        disk: Some(&disk),
+        disks: &[&disk],
         memory: 1024,
         network: Network::User,
         kernel: &kernel,

@@ -21,6 +21,7 @@ mod roles;
 mod serve;
 mod small;
 mod support;
+mod trio;
 mod wire;
 
 fn main() {
@@ -34,6 +35,7 @@ fn main() {
     trials.extend(serve::trials());
     trials.extend(ops::trials());
     trials.extend(roles::trials());
+    trials.extend(trio::trials());
     trials.extend(wire::trials());
     trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();

@@ -38,7 +38,7 @@ const FENN: Node = Node { name: "fenn", mac: "d8:3a:dd:89:ef:61", serial: 0xd2a7
 /// A site with a store of its own, beginning as the one that all tests of fenn share.
 pub struct Site {
     pub dir: PathBuf,
-    identity: PathBuf,
+    pub identity: PathBuf,
 }
 
 impl Site {
@@ -129,16 +129,16 @@ fn power_on(net: &Net, node: &Node, server: &Server) -> (Played, Loaded) {
 }
 
 /// Starts the machine with exactly the bytes that the firmware has.
-fn start(net: &Net, site: &Site, node: &Node, loaded: &Loaded, memory: u32, disk: Option<&Path>) -> Machine {
+fn start(net: &Net, site: &Site, node: &Node, loaded: &Loaded, memory: u32, disks: &[&Path]) -> Machine {
     let at = |name: &str| site.dir.join(name);
     fs::write(at("kernel"), &loaded.kernel.bytes).unwrap();
     fs::write(at("initramfs"), &loaded.initramfs.as_ref().unwrap().bytes).unwrap();
     let cmdline = String::from_utf8(loaded.cmdline.as_ref().unwrap().bytes.clone()).unwrap();
     let (kernel, initramfs, console) = (at("kernel"), at("initramfs"), at("console.log"));
     let mut machine = Machine::start(&Boot {
-        disk,
+        disks,
         memory,
-        network: Network::Tap { net, mac: node.mac, address: node.address },
+        network: Network::Tap { net, tap: "tap0", mac: node.mac, address: node.address },
         kernel: &kernel,
         initramfs: &initramfs,
         cmdline: &cmdline,
@@ -148,7 +148,7 @@ fn start(net: &Net, site: &Site, node: &Node, loaded: &Loaded, memory: u32, disk
     machine
 }
 
-fn known_hosts(site: &Site) -> PathBuf {
+pub fn known_hosts(site: &Site) -> PathBuf {
     let path = site.dir.join("known_hosts");
     fs::write(&path, ok(&mut site.command(&["known-hosts"]))).unwrap();
     path
@@ -187,7 +187,7 @@ fn reborn() {
     assert!(played.bytes() <= 20_000_000, "{} bytes by TFTP: {:#?}", played.bytes(), played.requests);
     assert!(played.requests.iter().all(|r| r.duplicates == 0), "{:#?}", played.requests);
 
-    let mut machine = start(&net, &site, &FENN, &loaded, 2048, Some(&disk));
+    let mut machine = start(&net, &site, &FENN, &loaded, 2048, &[&disk]);
     let ask = |machine: &mut Machine, command: &str| {
         machine.ssh_ok(&site.identity, &known_hosts, FENN.name, command)
     };
@@ -219,7 +219,7 @@ fn reborn() {
     reboot(&mut machine, ask);
 
     let (_, loaded) = power_on(&net, &FENN, &server);
-    let mut machine = start(&net, &site, &FENN, &loaded, 2048, Some(&disk));
+    let mut machine = start(&net, &site, &FENN, &loaded, 2048, &[&disk]);
     let seen = ask(&mut machine, "test -e /etc/written && echo there || echo reborn; cat /etc/motd");
     assert!(seen.contains("reborn") && seen.contains("second generation"), "{seen}");
     let second = wait_for_boot(&net, &site, &FENN, |boot| boot["outcome"] == "login");
@@ -267,7 +267,7 @@ fn outlives() {
     let net = Net::new("ram", &[FENN.mac]);
     let server = serve(&net, &site);
     let (_, loaded) = power_on(&net, &FENN, &server);
-    let mut machine = start(&net, &site, &FENN, &loaded, 3072, None);
+    let mut machine = start(&net, &site, &FENN, &loaded, 3072, &[]);
     wait_for_boot(&net, &site, &FENN, |boot| boot["outcome"] == "login");
     server.kill();
     let ask = |machine: &mut Machine, command: &str| {

@@ -124,12 +124,11 @@ fn silence(played: &Boot, server: &Server) {
 // --- Addresses -----------------------------------------------------------------------------------
 
 /// dnsmasq as a home router: it leases addresses and knows nothing of booting.
-struct Router(Child);
+pub struct Router(Child);
 
 impl Router {
-    fn start(card: &Card, site: &Site, node: &Node) -> Router {
+    pub fn start(card: &Card, leases: &Path, nodes: &[&Node]) -> Router {
         card.configure(ROUTER.address);
-        let leases = site.path("leases");
         let mut child = card
             .command("dnsmasq")
             .args(["--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--user=root"])
@@ -138,7 +137,7 @@ impl Router {
                 "--no-ping",
                 "--dhcp-range=10.4.0.100,10.4.0.200,255.255.240.0,1h",
             ])
-            .arg(format!("--dhcp-host={},{}", node.mac, node.address))
+            .args(nodes.iter().map(|node| format!("--dhcp-host={},{}", node.mac, node.address)))
             .arg(format!("--dhcp-leasefile={}", leases.display()))
             .stderr(Stdio::piped())
             .spawn()
@@ -163,7 +162,7 @@ impl Drop for Router {
 fn proxy() {
     let site = built(1, MEBIBYTE);
     let net = Net::new("proxy", &[BETTLEY.mac, ROUTER.mac]);
-    let _router = Router::start(net.card(1), &site, &BETTLEY);
+    let _router = Router::start(net.card(1), &site.path("leases"), &[&BETTLEY]);
     let server = Server::start(&net, &dir(&site), &["--dhcp", "proxy"]);
     let (played, loaded) = server.whole(power_on(net.card(0), &BETTLEY.board(), &Setup::default()));
     right_bytes(&site, &loaded);

@@ -82,9 +82,9 @@ fn boot(name: &str, net: &Net, site: &Site) -> Machine {
     fs::write(&initramfs, &loaded.initramfs.unwrap().bytes).unwrap();
     let cmdline = String::from_utf8(loaded.cmdline.unwrap().bytes).unwrap();
     let mut machine = Machine::start(&Boot {
-        disk: None,
+        disks: &[],
         memory: MEMORY,
-        network: Network::Tap { net, mac: FENN.mac, address: FENN.address },
+        network: Network::Tap { net, tap: "tap0", mac: FENN.mac, address: FENN.address },
         kernel: &kernel,
         initramfs: &initramfs,
         cmdline: &cmdline,

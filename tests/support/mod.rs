@@ -9,7 +9,7 @@ pub mod qemu;
 pub mod server;
 pub mod site;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -99,9 +99,15 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("builder/ is inside the repository")
 }
 
-/// The program under test.
+/// The program under test: the one just built, or `GT_IMAGE_UNDER_TEST`, such as a script that runs another
+/// machine's under an emulator.
+pub fn binary() -> OsString {
+    std::env::var_os("GT_IMAGE_UNDER_TEST").unwrap_or_else(|| env!("CARGO_BIN_EXE_gt-image").into())
+}
+
+/// The program under test, as a script would call it.
 pub fn gt_image() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gt-image"));
+    let mut command = Command::new(binary());
     command.args(["--progress", "plain"]);
     command
 }

@@ -10,6 +10,7 @@
 //!        └── cable1 ────────────────────────────── eth0
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::Command;
@@ -43,9 +44,8 @@ impl Net {
         ip(&format!("-n {s} link set lo up"));
         ip(&format!("-n {s} link add br0 type bridge"));
         ip(&format!("-n {s} address add {SERVER}/20 dev br0"));
-        ip(&format!("-n {s} tuntap add tap0 mode tap"));
-        ip(&format!("-n {s} link set tap0 master br0 up"));
         ip(&format!("-n {s} link set br0 up"));
+        net.add_tap("tap0");
         for (n, (mac, card)) in cards.iter().zip(&net.cards).enumerate() {
             let p = &card.namespace;
             ip(&format!("netns add {p}"));
@@ -57,8 +57,20 @@ impl Net {
         net
     }
 
+    /// A tap for one more machine in QEMU.
+    pub fn add_tap(&self, name: &str) {
+        ip(&format!("-n {} tuntap add {name} mode tap", self.server));
+        ip(&format!("-n {} link set {name} master br0 up", self.server));
+    }
+
+    /// Gives the server's address away: a machine on the switch has it in this test.
+    pub fn move_to(&self, address: &str) {
+        ip(&format!("-n {} address flush dev br0", self.server));
+        ip(&format!("-n {} address add {address}/20 dev br0", self.server));
+    }
+
     /// A program on the server's side.
-    pub fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         inside(&self.server, program)
     }
 
@@ -70,7 +82,7 @@ impl Net {
 
 impl Card {
     /// A program on the side of the card.
-    pub fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         inside(&self.namespace, program)
     }
 
@@ -102,9 +114,9 @@ fn ip(line: &str) {
     run("ip", line.split(' '));
 }
 
-fn inside(namespace: &str, program: &str) -> Command {
+fn inside(namespace: &str, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(which("ip").expect("checked by the tier"));
-    command.args(["netns", "exec", namespace, program]);
+    command.args(["netns", "exec", namespace]).arg(program);
     command
 }
 

@@ -36,14 +36,14 @@ enum Ssh {
 pub enum Network<'a> {
     /// To this host alone, by QEMU's own user-mode network.
     User,
-    /// To the switch of a test's network, with this card and this address.
-    Tap { net: &'a Net, mac: &'a str, address: &'a str },
+    /// To the switch of a test's network by this tap, with this card and this address.
+    Tap { net: &'a Net, tap: &'a str, mac: &'a str, address: &'a str },
 }
 
 /// What a machine starts from.
 pub struct Boot<'a> {
-    /// A raw disk image, if it has one; written to.
-    pub disk: Option<&'a Path>,
+    /// Raw disk images; written to.
+    pub disks: &'a [&'a Path],
     /// MiB of memory.
     pub memory: u32,
     /// Its network.
@@ -70,10 +70,10 @@ impl Machine {
                 let netdev = format!("user,id=n,hostfwd=tcp:127.0.0.1:{port}-:22");
                 (Command::new(qemu), netdev, Ssh::Port(port))
             }
-            Network::Tap { net, address, .. } => {
+            Network::Tap { net, tap, address, .. } => {
                 let command = net.command("ssh");
                 let words = command.get_args().map(|word| word.to_str().unwrap().to_owned()).collect();
-                let netdev = "tap,id=n,ifname=tap0,script=no,downscript=no".to_owned();
+                let netdev = format!("tap,id=n,ifname={tap},script=no,downscript=no");
                 (net.command(qemu.to_str().unwrap()), netdev, Ssh::From(words, (*address).to_owned()))
             }
         };
@@ -92,9 +92,9 @@ impl Machine {
             .arg("-append")
             .arg(format!("{} console=ttyAMA0", cmdline.join(" ")))
             .args(["-netdev", &netdev, "-device", &card, "-device", "virtio-rng-pci"]);
-        if let Some(disk) = boot.disk {
-            let drive = format!("if=none,id=d,format=raw,cache=unsafe,file={}", disk.display());
-            command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=d"]);
+        for (n, disk) in boot.disks.iter().enumerate() {
+            let drive = format!("if=none,id=d{n},format=raw,cache=unsafe,file={}", disk.display());
+            command.args(["-drive", &drive, "-device", &format!("virtio-blk-pci,drive=d{n}")]);
         }
         let child =
             command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();

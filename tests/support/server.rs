@@ -15,7 +15,7 @@ use gt_netboot::site::{Mac, Serial};
 use serde_json::Value;
 
 use super::net::{Card, Net, SERVER};
-use super::ok;
+use super::{binary, ok};
 
 /// A node of a description as the tests play it.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ impl Server {
         let log = dir.join("serve.log");
         let errors = fs::File::options().create(true).append(true).open(&log).unwrap();
         let mut child = net
-            .command(env!("CARGO_BIN_EXE_gt-image"))
+            .command(binary())
             .current_dir(dir)
             .args(["serve", "--interface", "br0", "--address", SERVER])
             .args(args)
@@ -115,7 +115,7 @@ pub fn power_on(card: &Card, board: &Board, setup: &Setup) -> Boot {
 
 /// What the server's status says.
 pub fn status(net: &Net, dir: &Path) -> Value {
-    let mut command = net.command(env!("CARGO_BIN_EXE_gt-image"));
+    let mut command = net.command(binary());
     command.current_dir(dir).args(["status", "--json", "--server"]);
     serde_json::from_str(&ok(command.arg(format!("http://{SERVER}:8080")))).unwrap()
 }

@@ -1,0 +1,144 @@
+//! An edge, a leader and a worker on one network, each from its own image: what they do for each other.
+//! Must not know: how an image is made. Spec: docs/overlay-format.md, checks; overlays/README.md.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+
+use crate::netboot::{Site, known_hosts};
+use crate::support::net::Net;
+use crate::support::qemu::{BOOT, Boot, Machine, Network};
+use crate::support::server::Node;
+use crate::support::{Tier, ok, run, trial};
+use crate::wire::Router;
+
+const WHOLE: &[Tier] =
+    &[Tier::Archive, Tier::Root, Tier::Qemu, Tier::Judge(&["ip", "ssh", "dnsmasq", "mke2fs"])];
+
+pub fn trials() -> Vec<Trial> {
+    vec![trial("trio::an_edge_a_leader_and_a_worker_serve_each_other", WHOLE, together)]
+}
+
+const EDGE: Node = Node { name: "allyrion", mac: "d8:3a:dd:8a:7d:aa", serial: 0, address: "10.4.0.10" };
+const LEADER: Node = Node { name: "bettley", mac: "d8:3a:dd:89:c1:0b", serial: 0, address: "10.4.0.11" };
+const WORKER: Node = Node { name: "fenn", mac: "d8:3a:dd:89:ef:61", serial: 0, address: "10.4.0.15" };
+
+/// How long a program on one node may take to see what happened on another.
+const SOON: Duration = Duration::from_secs(240);
+
+struct Trio {
+    site: Site,
+    known_hosts: PathBuf,
+    machines: Vec<(Node, Machine)>,
+}
+
+fn together() {
+    let site = Site::new("trio");
+    let net = Net::new("trio", &["02:00:00:00:00:01"]);
+    net.move_to("10.4.0.2");
+    let _router = Router::start(net.card(0), &site.dir.join("leases"), &[&EDGE, &LEADER, &WORKER]);
+    let stick = stick(&site);
+    let known_hosts = known_hosts(&site);
+    let mut machines = Vec::new();
+    for (node, tap, disks) in
+        [(EDGE, "tap0", &[stick.as_path()][..]), (LEADER, "tap1", &[]), (WORKER, "tap2", &[])]
+    {
+        if tap != "tap0" {
+            net.add_tap(tap);
+        }
+        machines.push((node, start(&site, &net, &node, tap, disks)));
+    }
+    let mut trio = Trio { site, known_hosts, machines };
+    for (_, machine) in &mut trio.machines {
+        machine.wait_for("login:", BOOT);
+    }
+    trio.shared_folder();
+    trio.names();
+    trio.load_balancer();
+    trio.measurements();
+    trio.job();
+    for node in [EDGE, LEADER, WORKER] {
+        let checks = trio.ask(&node, "/usr/lib/gt/check 2>&1 || true");
+        assert!(checks.contains(" 0 failed"), "{}: {checks}", node.name);
+    }
+}
+
+/// The stick that the edge shares, with an empty filesystem of the label that it looks for.
+fn stick(site: &Site) -> PathBuf {
+    let stick = site.dir.join("stick.img");
+    run("mke2fs", ["-q", "-t", "ext4", "-L", "usb1", stick.to_str().unwrap(), "64M"]);
+    stick
+}
+
+/// Builds a node's image and starts a machine with it.
+fn start(site: &Site, net: &Net, node: &Node, tap: &str, more: &[&Path]) -> Machine {
+    ok(&mut site.command(&["build", "--node", node.name, "--raw", "--keep-going"]));
+    let at = |name: &str| site.dir.join(format!("{}.{name}", node.name));
+    for part in ["kernel", "initramfs", "cmdline"] {
+        ok(site.command(&["export", "--node", node.name, &format!("--{part}")]).arg(at(part)));
+    }
+    let disk = site.dir.join("images/out").join(node.name).join("disk.img");
+    let disks: Vec<&Path> = [disk.as_path()].into_iter().chain(more.iter().copied()).collect();
+    Machine::start(&Boot {
+        disks: &disks,
+        memory: 1536,
+        network: Network::Tap { net, tap, mac: node.mac, address: node.address },
+        kernel: &at("kernel"),
+        initramfs: &at("initramfs"),
+        cmdline: &fs::read_to_string(at("cmdline")).unwrap(),
+        console: &at("console.log"),
+    })
+}
+
+impl Trio {
+    fn ask(&mut self, node: &Node, command: &str) -> String {
+        let (_, machine) = self.machines.iter_mut().find(|(n, _)| n.name == node.name).unwrap();
+        machine.ssh_ok(&self.site.identity, &self.known_hosts, node.name, command)
+    }
+
+    /// Asks again until the answer is as wanted.
+    fn until(&mut self, node: &Node, command: &str, wanted: &str) {
+        let begun = Instant::now();
+        loop {
+            let answer = self.ask(node, &format!("{command} 2>&1 || true"));
+            if answer.contains(wanted) {
+                return;
+            }
+            assert!(begun.elapsed() < SOON, "{}: `{command}`: no {wanted:?} in {answer:?}", node.name);
+            std::thread::sleep(Duration::from_secs(2));
+        }
+    }
+
+    /// The edge exports, the worker mounts, and both see one file.
+    fn shared_folder(&mut self) {
+        self.until(&EDGE, "findmnt -no FSTYPE /mnt/usb1", "ext4");
+        self.ask(&EDGE, "echo from-the-edge > /mnt/usb1/file");
+        self.until(&WORKER, "cat /mnt/nfs/file", "from-the-edge");
+    }
+
+    /// A node is found by its mDNS name, which no server has: `hosts` knows only the full one.
+    fn names(&mut self) {
+        self.until(&WORKER, "getent hosts bettley.local", LEADER.address);
+    }
+
+    /// Whoever listens on a leader's API port is reached by the edge's.
+    fn load_balancer(&mut self) {
+        self.ask(&LEADER, "systemd-run --quiet busybox nc -ll -p 6443 -e echo the-api-of-bettley");
+        let through = format!("timeout 10 bash -c 'cat < /dev/tcp/{}/6443'", EDGE.address);
+        self.until(&WORKER, &through, "the-api-of-bettley");
+    }
+
+    /// Prometheus on the edge has a measurement from the worker.
+    fn measurements(&mut self) {
+        let query = "query=up%7Binstance=%22fenn%22,job=%22node%22%7D";
+        let ask = format!("busybox wget -q -O - 'http://127.0.0.1:9090/api/v1/query?{query}'");
+        self.until(&EDGE, &ask, ",\"1\"]");
+    }
+
+    /// The leader's controller, whose state is on the edge's stick, runs a job on the worker.
+    fn job(&mut self) {
+        self.until(&LEADER, "timeout 60 srun --immediate=50 -w fenn hostname", "fenn\n");
+    }
+}
