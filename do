@@ -4,6 +4,7 @@
 #   ./do build --node fenn     build a node's image (any gt-image command works: ./do plan --all)
 #   ./do test                  run every check: format, lints, unit, property and end-to-end tests
 #   ./do bench [NAME]          run the benchmarks beside their peers
+#   ./do fuzz [TARGET] [SECONDS]  run the parsers under libFuzzer, 60 s each
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -32,7 +33,9 @@ needs_build=(gcc libc6-dev make pkg-config ca-certificates qemu-user-static uidm
 # What judging needs: other people's tools.
 needs_test=(e2fsprogs dosfstools mtools gdisk fdisk bmap-tools qemu-system-arm qemu-utils apt-utils gnupg
     dpkg-dev openssh-client kmod cpio libarchive-tools attr acl shellcheck python3-venv
-    iproute2 nftables dnsmasq-base libnfs-utils nfs-common tftp-hpa atftp curl libcap2-bin age)
+    iproute2 nftables dnsmasq-base libnfs-utils nfs-common tftp-hpa atftp curl libcap2-bin age systemd)
+# What fuzzing needs: libFuzzer's runtime is C++, and seeds are made by the tools whose formats they have.
+needs_fuzz=(g++ binutils dpkg-dev gzip xz-utils zstd)
 needs_bench=(mmdebstrap arch-test genimage hyperfine time nfs-ganesha nfs-ganesha-vfs)
 
 [ "$(uname -m)" = aarch64 ] && needs_build=("${needs_build[@]/qemu-user-static/}")
@@ -52,8 +55,16 @@ bench)
     if [ $# -gt 0 ]; then exec cargo bench --workspace --bench "$@"; fi
     exec cargo bench --workspace --benches
     ;;
+fuzz)
+    shift
+    install "${needs_build[@]}" "${needs_fuzz[@]}"
+    # In a folder of its own, where no other project's version is in the way.
+    tools=${CARGO_TARGET_DIR:-$PWD/target}/tools
+    [ -x "$tools/bin/cargo-fuzz" ] || cargo install --quiet --locked --root "$tools" cargo-fuzz --version 0.13.2
+    PATH=$tools/bin:$PATH exec tests/fuzz "$@"
+    ;;
 '' | -h | --help)
-    sed -n '2,7s/^# \{0,1\}//p' "$0"
+    sed -n '2,8s/^# \{0,1\}//p' "$0"
     ;;
 *)
     install "${needs_build[@]}"

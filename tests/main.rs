@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is the assertion")]
 
 mod cli;
+mod doctor;
 mod fenn;
 mod judge_disk;
 mod judge_ext4;
@@ -37,6 +38,7 @@ fn main() {
     trials.extend(roles::trials());
     trials.extend(trio::trials());
     trials.extend(wire::trials());
+    trials.extend(doctor::trials());
     trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -2,11 +2,12 @@
 //! Must not know: what packets look like. Spec: design.md sections 11 and 13.
 
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use gt_netboot::doctor::reach::{self, Reach};
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -15,12 +16,14 @@ use crate::support::{Tier, fails, ok, run, trial, which};
 
 pub fn trials() -> Vec<Trial> {
     const NFS: &[Tier] = &[Tier::Root, Tier::Judge(&["nfs-cat"])];
+    const ACTIVATE: &[Tier] = &[Tier::Judge(&["systemd-socket-activate"])];
     vec![
         trial("serve::it_is_ready_and_ends_with_0", &[], ready_and_end),
         trial("serve::a_bad_description_keeps_the_old_one", &[Tier::Judge(&["curl"])], reload),
         trial("serve::a_taken_port_is_named_with_its_remedy", &[], taken),
         trial("serve::two_servers_do_not_share_a_record", &[], two_servers),
         trial("serve::systemd_is_told", &[], systemd_is_told),
+        trial("serve::sockets_of_systemd_are_taken_over", ACTIVATE, activated),
         trial("serve::a_mounted_root_outlives_kill_9_publishing_and_gc", NFS, outlives),
     ]
 }
@@ -51,12 +54,18 @@ struct Server {
 
 impl Server {
     fn start(command: &mut Command) -> Server {
+        Server::start_by(command, |_| ())
+    }
+
+    /// `ask` is given the log and makes whatever is started become the server.
+    fn start_by(command: &mut Command, ask: impl FnOnce(&Receiver<String>)) -> Server {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (lines, log) = channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
             stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
         });
+        ask(&log);
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut ready = String::new();
         out.read_line(&mut ready).unwrap();
@@ -203,6 +212,42 @@ fn systemd_is_told() {
         all.push_str(&String::from_utf8_lossy(&buffer[..n]));
     }
     assert!(all.contains("READY=1") && all.contains("STOPPING=1"), "{all}");
+}
+
+/// The tool binds, waits for a first client and becomes the server, which must answer that very client.
+fn activated() {
+    let site = site();
+    // An address of loopback that is this process's alone, so that its ports are free.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let address = Ipv4Addr::new(127, 77, high, low);
+    let activate = |sockets: &[&str], ask: &dyn Fn() -> Reach| {
+        let mut command = Command::new(which("systemd-socket-activate").unwrap());
+        let serve = site.gt_image(PORTS);
+        command.args(sockets).arg(serve.get_program()).args(serve.get_args()).current_dir(site.path(""));
+        let listening = sockets.iter().filter(|word| word.starts_with("--listen")).count();
+        let server = Server::start_by(&mut command, |log| {
+            let bound = log.iter().filter(|line| line.contains("Listening on"));
+            assert_eq!(bound.take(listening).count(), listening, "systemd-socket-activate ended");
+            assert_eq!(ask(), Reach::Answered);
+        });
+        let addresses = ["nfs", "http", "tftp"].map(|name| server.address(name).to_owned());
+        server.stop();
+        addresses
+    };
+    let patience = Duration::from_secs(60);
+    let at = |port| SocketAddrV4::new(address, port);
+
+    let listen = [2049, 8080].map(|port| format!("--listen={}", at(port)));
+    let nfs = || reach::null_call(at(2049).into(), (100_003, 3), patience);
+    let [nfs, http, tftp] = activate(&[&listen[0], &listen[1], "--fdname=nfs:http"], &nfs);
+    assert_eq!((nfs, http), (at(2049).to_string(), at(8080).to_string()));
+    assert!(tftp.starts_with("127.0.0.1:"), "what systemd has not is bound by us: {tftp}");
+
+    let listen = format!("--listen={}", at(6969));
+    let [nfs, _, tftp] =
+        activate(&["--datagram", &listen, "--fdname=tftp"], &|| reach::ask_tftp(at(6969), patience));
+    assert_eq!(tftp, at(6969).to_string());
+    assert!(nfs.starts_with("127.0.0.1:"), "{nfs}");
 }
 
 /// As root, because NFS trusts user numbers from ports below 1024 alone.

@@ -12,7 +12,7 @@ use crate::support::net::Net;
 use crate::support::qemu::{BOOT, Boot, Machine, Network};
 use crate::support::server::Node;
 use crate::support::{Tier, ok, run, trial};
-use crate::wire::Router;
+use crate::wire::router;
 
 const WHOLE: &[Tier] =
     &[Tier::Archive, Tier::Root, Tier::Qemu, Tier::Judge(&["ip", "ssh", "dnsmasq", "mke2fs"])];
@@ -38,7 +38,7 @@ fn together() {
     let site = Site::new("trio");
     let net = Net::new("trio", &["02:00:00:00:00:01"]);
     net.move_to("10.4.0.2");
-    let _router = Router::start(net.card(0), &site.dir.join("leases"), &[&EDGE, &LEADER, &WORKER]);
+    let _router = router(net.card(0), &site.dir.join("leases"), &[&EDGE, &LEADER, &WORKER]);
     let stick = stick(&site);
     let known_hosts = known_hosts(&site);
     let mut machines = Vec::new();

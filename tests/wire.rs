@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use gt_netboot::pi::tftp_client::{Answer, Client, OnDuplicate, Style, request};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
+use crate::support::dnsmasq::Dnsmasq;
 use crate::support::net::{Card, Net, SERVER};
 use crate::support::server::{Node, Server, node_status, power_on, status};
 use crate::support::site::{Site, noise};
@@ -124,45 +125,21 @@ fn silence(played: &Boot, server: &Server) {
 // --- Addresses -----------------------------------------------------------------------------------
 
 /// dnsmasq as a home router: it leases addresses and knows nothing of booting.
-pub struct Router(Child);
-
-impl Router {
-    pub fn start(card: &Card, leases: &Path, nodes: &[&Node]) -> Router {
-        card.configure(ROUTER.address);
-        let mut child = card
-            .command("dnsmasq")
-            .args(["--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--user=root"])
-            .args([
-                "--dhcp-authoritative",
-                "--no-ping",
-                "--dhcp-range=10.4.0.100,10.4.0.200,255.255.240.0,1h",
-            ])
-            .args(nodes.iter().map(|node| format!("--dhcp-host={},{}", node.mac, node.address)))
-            .arg(format!("--dhcp-leasefile={}", leases.display()))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let router = Router(child);
-        let ready = log.by_ref().map_while(Result::ok).any(|line| line.contains("IP range"));
-        assert!(ready, "dnsmasq ended");
-        // Whoever writes to a pipe that nobody reads is held up, or killed.
-        std::thread::spawn(move || log.for_each(drop));
-        router
-    }
-}
-
-impl Drop for Router {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+pub fn router(card: &Card, leases: &Path, nodes: &[&Node]) -> Dnsmasq {
+    card.configure(ROUTER.address);
+    let hosts = nodes.iter().map(|node| format!("--dhcp-host={},{}", node.mac, node.address));
+    let leases = format!("--dhcp-leasefile={}", leases.display());
+    let range = "--dhcp-range=10.4.0.100,10.4.0.200,255.255.240.0,1h".to_owned();
+    let mut args = ["--interface=eth0", "--dhcp-authoritative", "--no-ping"].map(str::to_owned).to_vec();
+    args.extend([range, leases].into_iter().chain(hosts));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    Dnsmasq::start(card.command("dnsmasq"), &args, "IP range")
 }
 
 fn proxy() {
     let site = built(1, MEBIBYTE);
     let net = Net::new("proxy", &[BETTLEY.mac, ROUTER.mac]);
-    let _router = Router::start(net.card(1), &site.path("leases"), &[&BETTLEY]);
+    let _router = router(net.card(1), &site.path("leases"), &[&BETTLEY]);
     let server = Server::start(&net, &dir(&site), &["--dhcp", "proxy"]);
     let (played, loaded) = server.whole(power_on(net.card(0), &BETTLEY.board(), &Setup::default()));
     right_bytes(&site, &loaded);

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each test module uses its own part of this")]
 
+pub mod dnsmasq;
 pub mod net;
 pub mod qemu;
 pub mod server;

@@ -24,12 +24,10 @@ pub const REVISION: u32 = 0;
 /// Name of the set that every node has.
 pub const BASE_SET: &str = "base";
 
-/// Everything that builds may use, to the byte.
+/// Everything that builds may use, to the byte. Its file's version and revision are none of it: what is
+/// read is as this program knows it, and equal to what this program would write.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Lock {
-    version: u32,
-    #[serde(rename = "revision", default)]
-    _revision: u32,
     /// Name of the base.
     pub base: String,
     /// `SOURCE_DATE_EPOCH` of all builds: the newest date of the archive's Release files, in
@@ -146,8 +144,7 @@ impl Lock {
         artifacts: Vec<Artifact>,
     ) -> Lock {
         let base = base.to_owned();
-        let mut lock =
-            Lock { version: VERSION, _revision: REVISION, base, epoch, suites, packages, sets, artifacts };
+        let mut lock = Lock { base, epoch, suites, packages, sets, artifacts };
         lock.packages.sort_by(|a, b| a.name.cmp(&b.name));
         lock.sets.sort_by(|a, b| (a.name != BASE_SET, &a.name).cmp(&(b.name != BASE_SET, &b.name)));
         lock.artifacts.sort_by(|a, b| a.name.cmp(&b.name));
@@ -179,6 +176,9 @@ impl Lock {
         let Header { version } = toml::from_str(text).map_err(toml)?;
         if version > VERSION {
             return Err(LockFileError::Version { file: file.to_owned(), found: version, known: VERSION });
+        }
+        if version == 0 {
+            return Err(corrupt("there never was a version 0".into()));
         }
         let lock: Lock = toml::from_str(text).map_err(toml)?;
         lock.check().map_err(corrupt)?;
@@ -319,7 +319,7 @@ mod tests {
         let text = lock().to_string();
         let newer = text.replacen("revision = 0", "revision = 7\nfuture = true", 1);
         let newer = newer.replace("essential = true", "essential = true\nnovelty = [1]");
-        assert_eq!(Lock::parse("l", &newer).unwrap().packages, lock().packages);
+        assert_eq!(Lock::parse("l", &newer).unwrap(), lock(), "nothing that is known has moved");
         let error = Lock::parse("l", &text.replacen("version = 1", "version = 2", 1)).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -332,6 +332,7 @@ mod tests {
         let text = lock().to_string();
         for (from, to, want) in [
             ("epoch = ", "epoc = ", "missing field `epoch`"),
+            ("version = 1", "version = 0", "there never was a version 0"),
             (
                 "path = \"pool/main/m",
                 "path = \"../m",

@@ -64,9 +64,10 @@ pub fn survey(
 ) -> io::Result<Survey> {
     let started = Instant::now();
     let (window, resend) = (pace.wait(window), pace.wait(RESEND));
+    let question = question(board, xid);
     let mut survey = Survey::default();
     while started.elapsed() < window {
-        wire.broadcast(&board.discover(xid))?;
+        wire.broadcast(&question)?;
         survey.asked += 1;
         let until = (started + window).min(Instant::now() + resend);
         while let Some(wait) = until.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero()) {
@@ -78,6 +79,17 @@ pub fn survey(
         }
     }
     Ok(survey)
+}
+
+/// The DISCOVER of `board`, but answered by broadcast (RFC 2131 section 2, the B bit in octet 10). A Pi leaves
+/// it to the server; an offer that dnsmasq or a router sends to the board's own card would stop at this
+/// machine's, which has another address, and a rival would go unseen.
+fn question(board: &Board, xid: u32) -> Vec<u8> {
+    let mut packet = board.discover(xid);
+    if let Some(flags) = packet.get_mut(10) {
+        *flags |= 0x80;
+    }
+    packet
 }
 
 /// One server of those that answered.
@@ -339,5 +351,8 @@ mod tests {
         assert!((1..=3).contains(&survey.asked), "{}", survey.asked);
         assert!(!survey.heard.is_empty() && survey.heard.len() <= survey.asked as usize);
         assert!(survey.heard.iter().all(|heard| heard.reply.kind == Kind::Offer));
+        let asked = question(&board, 9);
+        let asked = crate::dhcp::Packet::decode(&asked).unwrap();
+        assert!(asked.broadcast(), "offers to the board's card would not be heard");
     }
 }

@@ -66,29 +66,37 @@ fn read_link(line: &str) -> Option<Interface> {
     Some(Interface { name, flags: flags.split(',').map(str::to_owned).collect(), addresses: vec![] })
 }
 
+/// On a machine that is not the server's: all that counts is the interface that was named, if one was.
+pub fn check_far(interfaces: &[Interface], named: Option<&str>) -> Vec<Finding> {
+    let Some(name) = named else { return vec![] };
+    let found = interfaces.iter().find(|interface| interface.name == name);
+    vec![found.map_or_else(|| no_such(interfaces, name), check_link)]
+}
+
+fn no_such(interfaces: &[Interface], name: &str) -> Finding {
+    let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    let hint = "name one of these with `--interface`";
+    let subject = format!("interface `{name}`");
+    Finding::fault(subject, format!("none of {names:?}"), "an interface of this machine", hint)
+}
+
 /// The server's address is here, on the interface that was named, which is up and has a carrier.
 pub fn check(interfaces: &[Interface], server: Ipv4Addr, named: Option<&str>) -> Vec<Finding> {
     let mut findings = vec![];
     let holder = interfaces.iter().find(|interface| interface.has(server));
     let named = named.map(|name| (name, interfaces.iter().find(|interface| interface.name == name)));
     if let Some((name, None)) = named {
-        let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
-        let hint = "name one of these with `--interface`";
-        return vec![Finding::fault(
-            format!("interface `{name}`"),
-            format!("none of {names:?}"),
-            "an interface of this machine",
-            hint,
-        )];
+        return vec![no_such(interfaces, name)];
     }
     let subject = format!("the server's address {server}");
     match (holder, named) {
         (None, named) => {
             let on = named.map_or("INTERFACE", |(name, _)| name);
             let hint = format!(
-                "run `sudo ip address add {server}/PREFIX dev {on}`, or mend `server` under `[network]` in `cluster.toml`"
+                "where another machine is the server, switch it on and run `gt-image doctor` there; else run `sudo ip address add {server}/PREFIX dev {on}`, or mend `server` under `[network]` in `cluster.toml`"
             );
-            findings.push(Finding::fault(subject, "on no interface of this machine", "on one", hint));
+            let found = "on no interface of this machine, and no other answers there";
+            findings.push(Finding::fault(subject, found, "on one", hint));
         }
         (Some(holder), Some((name, _))) if holder.name != name => {
             let hint = format!("run `gt-image serve --interface {}`", holder.name);
@@ -169,6 +177,10 @@ mod tests {
                 ),
             }
         }
+        let far = |named| check_far(&interfaces, named).iter().map(|f| f.state).collect::<Vec<_>>();
+        assert_eq!(far(None), []);
+        assert_eq!(far(Some("eth0")), [State::Good]);
+        assert_eq!((far(Some("eth1")), far(Some("eth7"))), (vec![State::Fault], vec![State::Fault]));
         let loopback = check(&interfaces, Ipv4Addr::LOCALHOST, None);
         assert!(loopback.iter().any(|finding| finding.state == State::Advice));
     }

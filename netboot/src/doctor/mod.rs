@@ -19,6 +19,8 @@ pub mod reach;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use interface::Interface;
+
 /// What a check came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
@@ -123,31 +125,74 @@ impl Default for Ports {
     }
 }
 
+/// Where the doctor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the machine with the server's address.
+    Server,
+    /// On another: somebody else has that address and answers.
+    Elsewhere,
+    /// Nobody has the address, or whoever has it is silent: this may be the machine that should have it.
+    Unknown,
+}
+
+impl Place {
+    fn of(interfaces: &[Interface], server: Ipv4Addr, answers: &[reach::Answer]) -> Place {
+        match interfaces.iter().any(|interface| interface.has(server)) {
+            true => Place::Server,
+            false if reach::is_somebody(answers) => Place::Elsewhere,
+            false => Place::Unknown,
+        }
+    }
+}
+
 /// Looks at this machine, and asks the server what every client asks first. It reads /proc, runs `ip` and
-/// `nft`, and waits for each answer as long as `subject` says.
+/// `nft`, and waits for each answer as long as `subject` says. On a machine that is not the server's it
+/// says what cannot be told from there.
 pub fn examine(subject: &Subject) -> Vec<Finding> {
+    let answers = reach::ask(subject);
+    let (interfaces, mut findings) = match interface::look() {
+        Ok(interfaces) => (interfaces, vec![]),
+        Err(e) => (vec![], vec![Finding::unchecked("interfaces", format!("`ip`: {e}"))]),
+    };
+    let place = Place::of(&interfaces, subject.server, &answers);
+    if place == Place::Elsewhere {
+        findings.push(elsewhere(subject.server));
+        findings.extend(interface::check_far(&interfaces, subject.interface.as_deref()));
+    } else {
+        findings.extend(this_machine(subject, &interfaces, place));
+    }
+    findings.extend(reach::check(&answers, subject.server, place));
+    findings
+}
+
+/// What is not looked at: this machine's ports, link and firewall keep no Pi from booting.
+fn elsewhere(server: Ipv4Addr) -> Finding {
+    let why = format!(
+        "not the server: another has {server}. From here can be told whether its services and DHCP answer \
+         over the network. Not: who has its ports, its interface and cable, its firewall's rules. Boot files \
+         are those of this machine's store"
+    );
+    let hint = format!("run `sudo gt-image doctor` on {server} for the rest");
+    Finding { hint: Some(hint), ..Finding::unchecked("this machine", why) }
+}
+
+/// The machine that is the server's, or should be.
+fn this_machine(subject: &Subject, interfaces: &[Interface], place: Place) -> Vec<Finding> {
     let wanted = ports::wanted(&subject.ports);
     let mut findings = match ports::look() {
         Ok(sockets) => ports::check(&wanted, &sockets, &subject.program),
         Err(e) => vec![Finding::unchecked("ports", format!("/proc/net: {e}"))],
     };
-    let here = match interface::look() {
-        Ok(interfaces) => {
-            findings.extend(interface::check(&interfaces, subject.server, subject.interface.as_deref()));
-            interfaces.iter().any(|interface| interface.has(subject.server))
-        }
-        Err(e) => {
-            findings.push(Finding::unchecked("interfaces", format!("`ip`: {e}")));
-            false
-        }
-    };
-    if here {
+    if !interfaces.is_empty() {
+        findings.extend(interface::check(interfaces, subject.server, subject.interface.as_deref()));
+    }
+    if place == Place::Server {
         findings.extend(firewall::look().map_or_else(
             |why| vec![Finding::unchecked("firewall", why)],
             |ruleset| firewall::check(&ruleset, &wanted),
         ));
     }
-    findings.extend(reach::check(subject));
     findings
 }
 
@@ -178,8 +223,32 @@ mod tests {
         for service in ["TFTP", "portmapper", "NFS", "MOUNT", "HTTP"] {
             assert!(faults.iter().any(|subject| subject.starts_with(service)), "{service}: {findings:#?}");
         }
+        let tftp = findings.iter().find(|finding| finding.subject.starts_with("TFTP at")).unwrap();
+        assert_eq!(tftp.found, "nobody listens", "a closed UDP port is no firewall");
         for finding in findings.iter().filter(|finding| finding.state == State::Fault) {
             assert!(finding.hint.is_some() && !finding.expected.is_empty(), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn where_the_doctor_is() {
+        let server = Ipv4Addr::new(10, 4, 0, 10);
+        let with = |address| vec![Interface { addresses: vec![address], ..Interface::default() }];
+        let other = with(Ipv4Addr::new(10, 4, 0, 11));
+        let answer = |reach| vec![reach::Answer { service: "HTTP", transport: "TCP", port: 8080, reach }];
+        for (interfaces, reach, want) in [
+            (&with(server), reach::Reach::Silent, Place::Server),
+            (&other, reach::Reach::Answered, Place::Elsewhere),
+            (&other, reach::Reach::Refused, Place::Elsewhere),
+            (&other, reach::Reach::Silent, Place::Unknown),
+            (&other, reach::Reach::Unreachable("no route".into()), Place::Unknown),
+            (&vec![], reach::Reach::Silent, Place::Unknown),
+        ] {
+            assert_eq!(
+                Place::of(interfaces, server, &answer(reach.clone())),
+                want,
+                "{interfaces:?} {reach:?}"
+            );
         }
     }
 }

@@ -6,7 +6,9 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use super::{Finding, Subject};
+use nix::sys::socket::{setsockopt, sockopt::Ipv4RecvErr};
+
+use super::{Finding, Place, Subject};
 
 const PORTMAP: (u32, u32) = (100_000, 2);
 const NFS: (u32, u32) = (100_003, 3);
@@ -43,8 +45,31 @@ impl From<io::Error> for Reach {
     }
 }
 
+impl Reach {
+    /// An error on a connection that was made: whoever took it is there, and no firewall is to blame.
+    fn from_open(error: io::Error) -> Reach {
+        match Reach::from(error) {
+            Reach::Silent => Reach::Wrong("it takes the connection and says nothing".into()),
+            other => other,
+        }
+    }
+}
+
+/// One service, and how the question to it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// `TFTP`.
+    pub service: &'static str,
+    /// `UDP` or `TCP`.
+    pub transport: &'static str,
+    /// Its port.
+    pub port: u16,
+    /// How it ended.
+    pub reach: Reach,
+}
+
 /// Asks TFTP, the portmapper, NFS, MOUNT and HTTP.
-pub fn check(subject: &Subject) -> Vec<Finding> {
+pub fn ask(subject: &Subject) -> Vec<Answer> {
     let ports = &subject.ports;
     let at = |port| SocketAddr::from((subject.server, port));
     let rpc = |port, program| null_call(at(port), program, subject.patience);
@@ -61,22 +86,42 @@ pub fn check(subject: &Subject) -> Vec<Finding> {
         ("HTTP", "TCP", ports.http, connect(at(ports.http), subject.patience)),
     ]
     .into_iter()
-    .map(|(service, transport, port, reach)| describe(service, transport, (subject.server, port), &reach))
+    .map(|(service, transport, port, reach)| Answer { service, transport, port, reach })
     .collect()
 }
 
-fn describe(service: &str, transport: &str, at: (Ipv4Addr, u16), reach: &Reach) -> Finding {
-    let (server, port) = at;
+/// True if a machine has the address: even a closed port is one that said so.
+pub fn is_somebody(answers: &[Answer]) -> bool {
+    answers.iter().any(|a| matches!(a.reach, Reach::Answered | Reach::Refused | Reach::Wrong(_)))
+}
+
+/// Every service answers.
+pub fn check(answers: &[Answer], server: Ipv4Addr, place: Place) -> Vec<Finding> {
+    answers.iter().map(|answer| describe(answer, server, place)).collect()
+}
+
+fn describe(answer: &Answer, server: Ipv4Addr, place: Place) -> Finding {
+    let Answer { service, transport, port, reach } = answer;
     let subject = format!("{service} at {server}, {transport} port {port}");
     let expected = "an answer";
+    let here = place == Place::Server;
     match reach {
-        Reach::Answered => Finding::good(subject, "answers"),
-        Reach::Refused => {
-            Finding::fault(subject, "nobody listens", expected, format!("run `gt-image serve` on {server}"))
-        }
+        // Over loopback, which shows neither a cable nor, mostly, a firewall.
+        Reach::Answered if here => Finding::good(subject, "answers this machine itself"),
+        Reach::Answered => Finding::good(subject, "answers over the network"),
+        Reach::Refused => Finding::fault(
+            subject,
+            if here { "nobody listens" } else { "nobody listens, or a firewall rejects it" },
+            expected,
+            format!("run `gt-image serve` on {server}"),
+        ),
         Reach::Silent => Finding::fault(
             subject,
-            "no answer: a firewall drops it, or the server is off",
+            if here {
+                "no answer: a firewall drops it"
+            } else {
+                "no answer: a firewall drops it, or the server is off"
+            },
             expected,
             format!("run `sudo nft list ruleset` on {server} and accept {transport} port {port}"),
         ),
@@ -99,12 +144,15 @@ fn connect(server: SocketAddr, patience: Duration) -> Reach {
 /// Asks for a file that is not there; RFC 1350 wants an ERROR, and the firmware would ask for 30 s.
 pub fn ask_tftp(server: SocketAddrV4, patience: Duration) -> Reach {
     let ask = || {
+        // Not connected: a TFTP server answers from a new port, and only the address can be compared.
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // ip(7): without this such a socket never hears of an ICMP error, and a closed port would be as
+        // silent as one behind a firewall.
+        setsockopt(&socket, Ipv4RecvErr, &true)?;
         socket.set_read_timeout(Some(patience))?;
         socket.send_to(NO_SUCH_FILE, server)?;
         let mut answer = [0; 512];
         loop {
-            // Not connected, so that an answer from a new port is heard; a closed port stays silent.
             let (len, from) = socket.recv_from(&mut answer)?;
             if from.ip() == *server.ip() {
                 return Ok::<_, io::Error>(answer[..len].to_vec());
@@ -126,15 +174,17 @@ pub fn null_call(server: SocketAddr, program: (u32, u32), patience: Duration) ->
         stream.set_write_timeout(Some(patience))?;
         stream.write_all(&null_message(program))?;
         let mut head = [0; 4];
-        stream.read_exact(&mut head)?;
+        if let Err(e) = stream.read_exact(&mut head) {
+            return Ok(Err(Reach::from_open(e)));
+        }
         let len = usize::try_from(u32::from_be_bytes(head) & 0x7fff_ffff).map_err(io::Error::other)?;
         // A reply to NULL has 24 bytes; one that refuses has 28 at most.
         let mut reply = vec![0; len.min(64)];
-        stream.read_exact(&mut reply)?;
-        Ok::<_, io::Error>(reply)
+        Ok::<_, io::Error>(stream.read_exact(&mut reply).map(|()| reply).map_err(Reach::from_open))
     };
     match call() {
-        Ok(reply) => read_reply(&reply),
+        Ok(Ok(reply)) => read_reply(&reply),
+        Ok(Err(reach)) => reach,
         Err(e) => Reach::from(e),
     }
 }
@@ -213,6 +263,10 @@ mod tests {
         }
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert_eq!(null_call(free, NFS, PATIENCE), Reach::Refused);
+        // The kernel takes the connection for it; nobody reads.
+        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+        let reach = null_call(mute.local_addr().unwrap(), NFS, Duration::from_millis(20));
+        assert!(matches!(reach, Reach::Wrong(what) if what.contains("says nothing")));
     }
 
     #[test]
@@ -234,6 +288,8 @@ mod tests {
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
         let SocketAddr::V4(address) = silent.local_addr().unwrap() else { unreachable!() };
         assert_eq!(ask_tftp(address, Duration::from_millis(20)), Reach::Silent);
+        drop(silent);
+        assert_eq!(ask_tftp(address, PATIENCE), Reach::Refused, "a closed port is no firewall");
     }
 
     proptest! {
