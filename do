@@ -32,7 +32,7 @@ needs_build=(gcc libc6-dev make pkg-config ca-certificates qemu-user-static uidm
 # What judging needs: other people's tools.
 needs_test=(e2fsprogs dosfstools mtools gdisk fdisk bmap-tools qemu-system-arm qemu-utils apt-utils gnupg
     dpkg-dev openssh-client kmod cpio libarchive-tools attr acl shellcheck python3-venv
-    iproute2 nftables dnsmasq-base libnfs-utils nfs-common tftp-hpa atftp curl libcap2-bin)
+    iproute2 nftables dnsmasq-base busybox klibc-utils libnfs-utils nfs-common tftp-hpa atftp curl libcap2-bin)
 needs_bench=(mmdebstrap arch-test genimage hyperfine time nfs-ganesha nfs-ganesha-vfs)
 
 [ "$(uname -m)" = aarch64 ] && needs_build=("${needs_build[@]/qemu-user-static/}")

@@ -21,6 +21,8 @@ mod serve;
 mod small;
 mod support;
 mod wire;
+mod wire_hard;
+mod wire_others;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
@@ -33,6 +35,8 @@ fn main() {
     trials.extend(serve::trials());
     trials.extend(ops::trials());
     trials.extend(wire::trials());
+    trials.extend(wire_hard::trials());
+    trials.extend(wire_others::trials());
     trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use gt_netboot::pi::tftp_client::{Answer, Client, OnDuplicate, Style, request};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::support::net::{Card, Net, SERVER};
+use crate::support::net::{Card, Dnsmasq, Net, SERVER};
 use crate::support::server::{Node, Server, node_status, power_on, status};
 use crate::support::site::{Site, noise};
 use crate::support::{Tier, ok, run, text, trial};
@@ -45,12 +45,12 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-const fn node(name: &'static str, mac: &'static str, serial: u32, address: &'static str) -> Node {
+pub const fn node(name: &'static str, mac: &'static str, serial: u32, address: &'static str) -> Node {
     Node { name, mac, serial, address }
 }
 
 /// The cluster's ten. The server of these networks has Allyrion's address, so Allyrion has another.
-const NODES: [Node; 10] = [
+pub const NODES: [Node; 10] = [
     node("bettley", "d8:3a:dd:89:c1:0b", 0x4cd9_693a, "10.4.0.11"),
     node("cargyll", "d8:3a:dd:8a:7d:ef", 0x5963_9862, "10.4.0.12"),
     node("dalt", "d8:3a:dd:8a:7e:9a", 0xd32a_9346, "10.4.0.13"),
@@ -62,30 +62,30 @@ const NODES: [Node; 10] = [
     node("jast", "d8:3a:dd:89:f0:4b", 0xcaee_93f7, "10.4.0.19"),
     node("allyrion", "d8:3a:dd:8a:7d:aa", 0xf2c6_2f60, "10.4.0.20"),
 ];
-const BETTLEY: Node = NODES[0];
-const CARGYLL: Node = NODES[1];
+pub const BETTLEY: Node = NODES[0];
+pub const CARGYLL: Node = NODES[1];
 
 /// A machine that is in no description.
-const STRANGER: Node = node("stranger", "dc:a6:32:01:36:c2", 0x5b15_4510, "10.4.0.99");
-const ROUTER: Node = node("router", "02:00:00:00:00:01", 0, "10.4.0.1");
+pub const STRANGER: Node = node("stranger", "dc:a6:32:01:36:c2", 0x5b15_4510, "10.4.0.99");
+pub const ROUTER: Node = node("router", "02:00:00:00:00:01", 0, "10.4.0.1");
 
-const MEBIBYTE: usize = 1 << 20;
-const AUTHORITATIVE: &[&str] = &["--dhcp", "authoritative"];
+pub const MEBIBYTE: usize = 1 << 20;
+pub const AUTHORITATIVE: &[&str] = &["--dhcp", "authoritative"];
 
 /// The first of the cluster's nodes, with everything built.
-fn built(nodes: usize, payload: usize) -> Site {
+pub fn built(nodes: usize, payload: usize) -> Site {
     let site = Site::for_netboot(&NODES[..nodes], payload);
     ok(&mut site.gt_image(["build", "--all", "--no-image"]));
     site
 }
 
-fn dir(site: &Site) -> PathBuf {
+pub fn dir(site: &Site) -> PathBuf {
     site.path("")
 }
 
 /// Waits until the newest boot of a node tells of a kernel that was sent whole: its last block is
 /// acknowledged a moment before the server knows.
-fn recorded(net: &Net, site: &Site, node: &Node) -> Value {
+pub fn recorded(net: &Net, site: &Site, node: &Node) -> Value {
     let kernel = fs::metadata(site.path("root/boot/firmware/kernel8.img")).unwrap().len();
     let begun = Instant::now();
     loop {
@@ -104,7 +104,7 @@ fn recorded(net: &Net, site: &Site, node: &Node) -> Value {
 }
 
 /// The kernel gets what the base brings.
-fn right_bytes(site: &Site, loaded: &Loaded) {
+pub fn right_bytes(site: &Site, loaded: &Loaded) {
     let initramfs = loaded.initramfs.as_ref().unwrap();
     for file in [&loaded.kernel, initramfs, &loaded.device_tree] {
         let name = file.name.rsplit('/').next().unwrap();
@@ -115,7 +115,7 @@ fn right_bytes(site: &Site, loaded: &Loaded) {
     assert!(line.contains(SERVER), "the root is the server's: {line}");
 }
 
-fn silence(played: &Boot, server: &Server) {
+pub fn silence(played: &Boot, server: &Server) {
     let result = &played.result;
     let silent = matches!(result, Err(Fault::Lease(LeaseError::Silence { .. })));
     assert!(silent && played.heard.is_empty(), "{result:?} {:#?}\n{}", played.heard, server.text());
@@ -124,46 +124,19 @@ fn silence(played: &Boot, server: &Server) {
 // --- Addresses -----------------------------------------------------------------------------------
 
 /// dnsmasq as a home router: it leases addresses and knows nothing of booting.
-struct Router(Child);
-
-impl Router {
-    fn start(card: &Card, site: &Site, node: &Node) -> Router {
-        card.configure(ROUTER.address);
-        let leases = site.path("leases");
-        let mut child = card
-            .command("dnsmasq")
-            .args(["--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--user=root"])
-            .args([
-                "--dhcp-authoritative",
-                "--no-ping",
-                "--dhcp-range=10.4.0.100,10.4.0.200,255.255.240.0,1h",
-            ])
-            .arg(format!("--dhcp-host={},{}", node.mac, node.address))
-            .arg(format!("--dhcp-leasefile={}", leases.display()))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let router = Router(child);
-        let ready = log.by_ref().map_while(Result::ok).any(|line| line.contains("IP range"));
-        assert!(ready, "dnsmasq ended");
-        // Whoever writes to a pipe that nobody reads is held up, or killed.
-        std::thread::spawn(move || log.for_each(drop));
-        router
-    }
-}
-
-impl Drop for Router {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+pub fn router(card: &Card, site: &Site, node: &Node) -> Dnsmasq {
+    card.configure(ROUTER.address);
+    let host = format!("--dhcp-host={},{}", node.mac, node.address);
+    let leases = format!("--dhcp-leasefile={}", site.path("leases").display());
+    let range = "--dhcp-range=10.4.0.100,10.4.0.200,255.255.240.0,1h";
+    let args = ["--interface=eth0", "--dhcp-authoritative", "--no-ping", range, &host, &leases];
+    Dnsmasq::start(card, &args, "IP range")
 }
 
 fn proxy() {
     let site = built(1, MEBIBYTE);
     let net = Net::new("proxy", &[BETTLEY.mac, ROUTER.mac]);
-    let _router = Router::start(net.card(1), &site, &BETTLEY);
+    let _router = router(net.card(1), &site, &BETTLEY);
     let server = Server::start(&net, &dir(&site), &["--dhcp", "proxy"]);
     let (played, loaded) = server.whole(power_on(net.card(0), &BETTLEY.board(), &Setup::default()));
     right_bytes(&site, &loaded);

@@ -11,8 +11,9 @@
 //! ```
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -62,6 +63,21 @@ impl Net {
         inside(&self.server, program)
     }
 
+    /// Puts card `n` behind card `router`, whose machine gets a second card `eth1` for the purpose and lets
+    /// packets pass: `far` is its address there, `near` the one on the switch, both with a prefix.
+    pub fn route(&self, n: usize, router: usize, far: &str, near: &str) {
+        let (s, r) = (&self.server, &self.cards[router].namespace);
+        ip(&format!("-n {s} link set cable{n} nomaster netns {r} name eth1"));
+        ip(&format!("-n {r} address add {far} dev eth1"));
+        ip(&format!("-n {r} link set eth1 up"));
+        ip(&format!("-n {r} address add {near} dev eth0"));
+        // The file is that of the network which the thread is in.
+        self.cards[router].run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+        let via = near.split('/').next().unwrap();
+        let (network, _) = far.rsplit_once('.').unwrap();
+        ip(&format!("-n {s} route add {network}.0/20 via {via}"));
+    }
+
     /// A card by its place in the list that was given.
     pub fn card(&self, n: usize) -> &Card {
         &self.cards[n]
@@ -91,6 +107,16 @@ impl Card {
         ip(&format!("-n {} address replace {address}/20 dev eth0", self.namespace));
     }
 
+    /// Sends what is for other networks to this router.
+    pub fn gateway(&self, router: &str) {
+        ip(&format!("-n {} route replace default via {router} dev eth0", self.namespace));
+    }
+
+    /// Has the card's machine at home at each address of a network, as if it were that many machines.
+    pub fn crowd(&self, network: &str) {
+        ip(&format!("-n {} route add local {network} dev lo", self.namespace));
+    }
+
     /// Pulls or plugs the card, which loses its address: the machine in QEMU has the same one.
     pub fn plug(&self, plugged: bool) {
         ip(&format!("-n {} address flush dev eth0", self.namespace));
@@ -114,5 +140,37 @@ impl Drop for Net {
             // A test that failed early has perhaps not made all.
             let _ = Command::new("ip").args(["netns", "del", name]).output();
         }
+    }
+}
+
+/// dnsmasq on a card; killed when dropped.
+pub struct Dnsmasq(Child);
+
+impl Dnsmasq {
+    /// Starts it without any setting but `args`, and waits for a line of its log that holds `ready`.
+    pub fn start(card: &Card, args: &[&str], ready: &str) -> Dnsmasq {
+        let mut child = card
+            .command("dnsmasq")
+            .args(["--no-daemon", "--conf-file=/dev/null", "--port=0", "--user=root"])
+            .args(args)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let dnsmasq = Dnsmasq(child);
+        let mut seen = Vec::new();
+        while !seen.last().is_some_and(|line: &String| line.contains(ready)) {
+            seen.push(log.next().unwrap_or_else(|| panic!("dnsmasq ended: {seen:#?}")).unwrap());
+        }
+        // Whoever writes to a pipe that nobody reads is held up, or killed.
+        std::thread::spawn(move || log.for_each(drop));
+        dnsmasq
+    }
+}
+
+impl Drop for Dnsmasq {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
