@@ -24,6 +24,8 @@ mod small;
 mod support;
 mod trio;
 mod wire;
+mod wire_hard;
+mod wire_others;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
@@ -39,6 +41,8 @@ fn main() {
     trials.extend(trio::trials());
     trials.extend(wire::trials());
     trials.extend(doctor::trials());
+    trials.extend(wire_hard::trials());
+    trials.extend(wire_others::trials());
     trials.extend(judges());
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -46,12 +46,12 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-const fn node(name: &'static str, mac: &'static str, serial: u32, address: &'static str) -> Node {
+pub const fn node(name: &'static str, mac: &'static str, serial: u32, address: &'static str) -> Node {
     Node { name, mac, serial, address }
 }
 
 /// The cluster's ten. The server of these networks has Allyrion's address, so Allyrion has another.
-const NODES: [Node; 10] = [
+pub const NODES: [Node; 10] = [
     node("bettley", "d8:3a:dd:89:c1:0b", 0x4cd9_693a, "10.4.0.11"),
     node("cargyll", "d8:3a:dd:8a:7d:ef", 0x5963_9862, "10.4.0.12"),
     node("dalt", "d8:3a:dd:8a:7e:9a", 0xd32a_9346, "10.4.0.13"),
@@ -63,30 +63,30 @@ const NODES: [Node; 10] = [
     node("jast", "d8:3a:dd:89:f0:4b", 0xcaee_93f7, "10.4.0.19"),
     node("allyrion", "d8:3a:dd:8a:7d:aa", 0xf2c6_2f60, "10.4.0.20"),
 ];
-const BETTLEY: Node = NODES[0];
-const CARGYLL: Node = NODES[1];
+pub const BETTLEY: Node = NODES[0];
+pub const CARGYLL: Node = NODES[1];
 
 /// A machine that is in no description.
-const STRANGER: Node = node("stranger", "dc:a6:32:01:36:c2", 0x5b15_4510, "10.4.0.99");
-const ROUTER: Node = node("router", "02:00:00:00:00:01", 0, "10.4.0.1");
+pub const STRANGER: Node = node("stranger", "dc:a6:32:01:36:c2", 0x5b15_4510, "10.4.0.99");
+pub const ROUTER: Node = node("router", "02:00:00:00:00:01", 0, "10.4.0.1");
 
-const MEBIBYTE: usize = 1 << 20;
-const AUTHORITATIVE: &[&str] = &["--dhcp", "authoritative"];
+pub const MEBIBYTE: usize = 1 << 20;
+pub const AUTHORITATIVE: &[&str] = &["--dhcp", "authoritative"];
 
 /// The first of the cluster's nodes, with everything built.
-fn built(nodes: usize, payload: usize) -> Site {
+pub fn built(nodes: usize, payload: usize) -> Site {
     let site = Site::for_netboot(&NODES[..nodes], payload);
     ok(&mut site.gt_image(["build", "--all", "--no-image"]));
     site
 }
 
-fn dir(site: &Site) -> PathBuf {
+pub fn dir(site: &Site) -> PathBuf {
     site.path("")
 }
 
 /// Waits until the newest boot of a node tells of a kernel that was sent whole: its last block is
 /// acknowledged a moment before the server knows.
-fn recorded(net: &Net, site: &Site, node: &Node) -> Value {
+pub fn recorded(net: &Net, site: &Site, node: &Node) -> Value {
     let kernel = fs::metadata(site.path("root/boot/firmware/kernel8.img")).unwrap().len();
     let begun = Instant::now();
     loop {
@@ -105,7 +105,7 @@ fn recorded(net: &Net, site: &Site, node: &Node) -> Value {
 }
 
 /// The kernel gets what the base brings.
-fn right_bytes(site: &Site, loaded: &Loaded) {
+pub fn right_bytes(site: &Site, loaded: &Loaded) {
     let initramfs = loaded.initramfs.as_ref().unwrap();
     for file in [&loaded.kernel, initramfs, &loaded.device_tree] {
         let name = file.name.rsplit('/').next().unwrap();
@@ -116,7 +116,7 @@ fn right_bytes(site: &Site, loaded: &Loaded) {
     assert!(line.contains(SERVER), "the root is the server's: {line}");
 }
 
-fn silence(played: &Boot, server: &Server) {
+pub fn silence(played: &Boot, server: &Server) {
     let result = &played.result;
     let silent = matches!(result, Err(Fault::Lease(LeaseError::Silence { .. })));
     assert!(silent && played.heard.is_empty(), "{result:?} {:#?}\n{}", played.heard, server.text());

@@ -19,7 +19,10 @@ impl Dnsmasq {
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let dnsmasq = Dnsmasq(child);
-        assert!(log.by_ref().map_while(Result::ok).any(|line| line.contains(ready)), "dnsmasq ended");
+        let mut seen = Vec::new();
+        while !seen.last().is_some_and(|line: &String| line.contains(ready)) {
+            seen.push(log.next().unwrap_or_else(|| panic!("dnsmasq ended: {seen:#?}")).unwrap());
+        }
         // Whoever writes to a pipe that nobody reads is held up, or killed.
         std::thread::spawn(move || log.for_each(drop));
         dnsmasq

@@ -74,6 +74,21 @@ impl Net {
         inside(&self.server, program)
     }
 
+    /// Puts card `n` behind card `router`, whose machine gets a second card `eth1` for the purpose and lets
+    /// packets pass: `far` is its address there, `near` the one on the switch, both with a prefix.
+    pub fn route(&self, n: usize, router: usize, far: &str, near: &str) {
+        let (s, r) = (&self.server, &self.cards[router].namespace);
+        ip(&format!("-n {s} link set cable{n} nomaster netns {r} name eth1"));
+        ip(&format!("-n {r} address add {far} dev eth1"));
+        ip(&format!("-n {r} link set eth1 up"));
+        ip(&format!("-n {r} address add {near} dev eth0"));
+        // The file is that of the network which the thread is in.
+        self.cards[router].run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+        let via = near.split('/').next().unwrap();
+        let (network, _) = far.rsplit_once('.').unwrap();
+        ip(&format!("-n {s} route add {network}.0/20 via {via}"));
+    }
+
     /// A card by its place in the list that was given.
     pub fn card(&self, n: usize) -> &Card {
         &self.cards[n]
@@ -101,6 +116,16 @@ impl Card {
     /// Sets the card's address, as the firmware does with what DHCP gave it.
     pub fn configure(&self, address: &str) {
         ip(&format!("-n {} address replace {address}/20 dev eth0", self.namespace));
+    }
+
+    /// Sends what is for other networks to this router.
+    pub fn gateway(&self, router: &str) {
+        ip(&format!("-n {} route replace default via {router} dev eth0", self.namespace));
+    }
+
+    /// Has the card's machine at home at each address of a network, as if it were that many machines.
+    pub fn crowd(&self, network: &str) {
+        ip(&format!("-n {} route add local {network} dev lo", self.namespace));
     }
 
     /// Pulls or plugs the card, which loses its address: the machine in QEMU has the same one.

@@ -108,6 +108,9 @@ pub fn power_on(card: &Card, board: &Board, setup: &Setup) -> Boot {
         let mut wire = PacketWire::open("eth0", board.mac).unwrap();
         boot(board, &mut wire, setup, |lease| {
             card.configure(&lease.address.to_string());
+            if let Some(router) = lease.router {
+                card.gateway(&router.to_string());
+            }
             Ok(lease.address)
         })
     })
@@ -118,6 +121,12 @@ pub fn status(net: &Net, dir: &Path) -> Value {
     let mut command = net.command(binary());
     command.current_dir(dir).args(["status", "--json", "--server"]);
     serde_json::from_str(&ok(command.arg(format!("http://{SERVER}:8080")))).unwrap()
+}
+
+/// What a person reads of the server's status.
+pub fn status_page(net: &Net, dir: &Path) -> String {
+    let mut command = net.command(env!("CARGO_BIN_EXE_gt-image"));
+    ok(command.current_dir(dir).args(["status", "--server", &format!("http://{SERVER}:8080")]))
 }
 
 /// What the server's status says of a node.

@@ -16,12 +16,15 @@ const NAME: usize = 16;
 const DIGEST: usize = 12;
 /// Widest detail of a step.
 const DETAIL: usize = 42;
+/// Widest text of a problem.
+const PROBLEM: usize = 76;
 
 /// The whole page: all nodes, or one, and the last boot of them.
 pub fn page(status: &Status, only: Option<&str>) -> String {
     let nodes: Vec<&Node> =
         status.nodes.iter().filter(|node| only.is_none_or(|name| node.name == name)).collect();
     let mut out = table(status.now, &nodes);
+    out.push_str(&problems(status.now, &nodes));
     if only.is_none() {
         out.push_str(&others(status));
     }
@@ -58,6 +61,18 @@ fn table(now: u64, nodes: &[&Node]) -> String {
         out.push_str("! incomplete: artifacts are missing, see `gt-image inspect --node NODE`\n");
     }
     out
+}
+
+fn problems(now: u64, nodes: &[&Node]) -> String {
+    let mut out = String::new();
+    for node in nodes {
+        for problem in &node.problems {
+            let (name, kind) = (cut(&node.name, NAME), problem.kind.as_str());
+            let _ = writeln!(out, "  {name:NAME$}  {kind:7}  {}", times(problem.seen, now));
+            let _ = writeln!(out, "    {}", cut(&problem.detail, PROBLEM));
+        }
+    }
+    if out.is_empty() { out } else { format!("\nproblems: a node is not as cluster.toml has it\n{out}") }
 }
 
 fn summary(boot: &Boot, now: u64) -> String {
@@ -195,6 +210,10 @@ NODE  ADDRESS          GENERATION     LAST BOOT
 fenn  10.9.0.15        abababababab   login 2 min ago, took 31.200 s
 jast  10.9.0.19        none           never seen
 
+problems: a node is not as cluster.toml has it
+  jast              serial   3 times, last 1 min ago
+    refused: its card came with serial 5b154510, not 00000013
+
 strangers: they asked and are not in cluster.toml
   dc:a6:32:01:36:c2  serial 5b154510  c03111 (pi4)    3 times, last 1 min ago
   `gt-image adopt MAC --name NAME` makes one a node
@@ -212,6 +231,7 @@ fenn: boot 9 of generation abababababab, login
         assert_eq!(page(&example(), None), want);
         let jast = page(&example(), Some("jast"));
         assert!(!jast.contains("fenn") && !jast.contains("strangers"), "{jast}");
+        assert!(jast.contains("problems") && !page(&example(), Some("fenn")).contains("problems"), "{jast}");
     }
 
     #[test]
@@ -254,6 +274,7 @@ fenn: boot 9 of generation abababababab, login
             detail: long.clone(),
             bytes: u64::MAX,
         });
+        status.nodes[1].problems[0].detail = long.clone();
         status.strangers[0].serial = Some(long.clone());
         status.strangers[0].revision = Some(long.clone());
         status.servers[0].mac = Some(long.clone());

@@ -72,7 +72,13 @@ impl Checker<'_> {
         let source = self.source;
         let subnet = source.parse_option::<Subnet>(&raw.subnet, self.report);
         let gateway = self.machine("the gateway", &raw.gateway, subnet.as_ref());
-        let server = self.machine("the server", &raw.server, subnet.as_ref());
+        // Behind a relay agent, and so behind a router, the server is in a network of its own.
+        let routed =
+            |address| gateway.is_some() && subnet.as_ref().is_some_and(|s| !s.value.contains(address));
+        let server = match raw.server.as_ref().and_then(|at| at.get().parse().ok()) {
+            Some(address) if routed(address) => Some(address),
+            _ => self.machine("the server", &raw.server, subnet.as_ref()),
+        };
         let dns = raw.dns.iter().filter_map(|at| self.address(at)).collect();
         let reset = self.reset(raw.reset.as_deref());
         let dhcp = raw.dhcp.unwrap_or_default();

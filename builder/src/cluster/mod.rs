@@ -62,13 +62,13 @@ impl Cluster {
 /// The network of the nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// All addresses are in it.
+    /// All nodes' addresses are in it.
     pub subnet: Subnet,
     /// The router.
     pub gateway: Option<Ipv4Addr>,
     /// Name servers.
     pub dns: Vec<Ipv4Addr>,
-    /// Where `gt-image serve` runs; may be a node's own address.
+    /// Where `gt-image serve` runs; may be a node's own address, or one beyond the gateway.
     pub server: Option<Ipv4Addr>,
     /// How the server takes part in DHCP.
     pub dhcp: Dhcp,

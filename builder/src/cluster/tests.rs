@@ -164,6 +164,17 @@ fn each_wrong_value_is_one_finding() {
 }
 
 #[test]
+fn a_server_may_be_beyond_the_gateway() {
+    let beyond = SAMPLE.replacen("server = \"10.4.0.10\"", "server = \"10.9.0.10\"", 1);
+    let (cluster, report) = load_text(&beyond);
+    assert_eq!(cluster.unwrap().network.server, Some([10, 9, 0, 10].into()), "{report}");
+    let (_, report) = load_text(&beyond.replacen("gateway = \"10.4.0.1\"\n", "", 1));
+    assert!(report.contains("address `10.9.0.10` of the server is outside the subnet"), "{report}");
+    let (_, report) = load_text(&beyond.replacen("10.9.0.10", "10.4.15.255", 1));
+    assert!(report.contains("of the server is the broadcast address"), "{report}");
+}
+
+#[test]
 fn all_findings_come_at_once() {
     let text = SAMPLE
         .replace("domain =", "domian =")

@@ -59,7 +59,8 @@ pub(crate) struct Network {
     /// Addresses of name servers.
     #[serde(default)]
     pub dns: Vec<At<String>>,
-    /// The address at which `gt-image serve` runs.
+    /// The address at which `gt-image serve` runs. Outside the subnet where there is a gateway, whose network
+    /// then needs a DHCP relay agent.
     pub server: Option<At<String>>,
     /// `proxy` when left out.
     pub dhcp: Option<Dhcp>,

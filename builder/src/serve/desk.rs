@@ -23,8 +23,8 @@ use super::keeper::Keeper;
 use super::log::{self, Log};
 use super::record::{Record, RecordError};
 use super::secrets::release::Ledger;
-use super::seen::Sightings;
-use super::status::{Server, Stranger};
+use super::seen::{Sightings, Trouble};
+use super::status::{Fault, Server, Stranger};
 use super::{lock, wall_clock};
 use crate::digest::Digest;
 use crate::manifest::Manifest;
@@ -62,6 +62,7 @@ pub struct Past {
     rows: Vec<super::boots::Row>,
     strangers: Vec<Stranger>,
     servers: Vec<Server>,
+    problems: Vec<Trouble>,
     /// Nodes with the boots that got their secrets.
     given: Vec<(String, u64)>,
 }
@@ -83,6 +84,7 @@ impl Past {
             rows: all(record, "boot/")?,
             strangers: all(record, "stranger/")?,
             servers: all(record, "server/")?,
+            problems: all(record, "problem/")?,
             given: all(record, "given/")?,
         })
     }
@@ -116,6 +118,7 @@ struct State {
     boots: Boots,
     strangers: Sightings<Stranger>,
     servers: Sightings<Server>,
+    problems: Sightings<Trouble>,
     ledger: Ledger,
     counters: BTreeMap<(&'static str, String), u64>,
     pins: String,
@@ -160,6 +163,7 @@ impl Desk {
             boots,
             strangers: Sightings::restore(past.strangers),
             servers: Sightings::restore(past.servers),
+            problems: Sightings::restore(past.problems),
             ledger,
             counters: BTreeMap::new(),
             pins: String::new(),
@@ -210,9 +214,14 @@ impl Desk {
         self.site.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes a new description. Strangers that it names are strangers no more.
+    /// Takes a new description. Strangers that it names are strangers no more, and what was wrong with a
+    /// node that it changes has to be seen anew.
     pub fn set_site(&self, site: Site) {
+        let old = self.site();
         let mut state = lock(&self.state);
+        for node in old.nodes.iter().filter(|node| !site.nodes.contains(node)) {
+            self.settle(&mut state, &node.name, &[Fault::Serial, Fault::Card, Fault::Address]);
+        }
         for node in &site.nodes {
             let mac = node.mac.to_string();
             if state.strangers.forget(&mac) {

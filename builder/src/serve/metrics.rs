@@ -145,6 +145,10 @@ fn derived(status: &Status) -> Vec<Metric> {
         let of = ("node", node.name.as_str());
         let buildless = f64::from(u8::from(node.generation.is_none()));
         out.push(gauge("gt_node_without_generation", "1 when there is nothing to boot", &[of], buildless));
+        for problem in &node.problems {
+            let labels = [of, ("problem", problem.kind.as_str())];
+            out.push(gauge("gt_node_problem", "1 for what of a node does not fit", &labels, 1.0));
+        }
         let Some(boot) = node.boots.first() else { continue };
         let age = seconds(status.now.saturating_sub(boot.began));
         out.push(gauge("gt_last_boot_age_seconds", "Time since the last boot began", &[of], age));
@@ -237,6 +241,7 @@ mod tests {
             "gt_last_boot_step_seconds{node=\"fenn\",step=\"mount\"} 9.87",
             "gt_node_behind{node=\"fenn\"} 0.0",
             "gt_node_without_generation{node=\"jast\"} 1.0",
+            "gt_node_problem{node=\"jast\",problem=\"serial\"} 1.0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }

@@ -1,13 +1,14 @@
-//! Machines that are not nodes: strangers that asked to boot, and other DHCP servers. Bounded, for
-//! anybody can make up cards.
+//! What is seen beside boots: strangers that asked, other DHCP servers, what is wrong with a node. Bounded,
+//! for anybody can make up cards.
 //! Must not know: what is done about them.
 //! Spec: design.md sections 10 and 13.
 
 use std::collections::BTreeMap;
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::status::{Seen, Server, Stranger};
+use super::record::Entry;
+use super::status::{Problem, Seen, Server, Stranger};
 
 /// So many of each kind are remembered; the longest unseen make room.
 const MOST: usize = 128;
@@ -37,6 +38,31 @@ impl Sighting for Server {
     }
     fn seen(&mut self) -> &mut Seen {
         &mut self.seen
+    }
+}
+
+/// A problem with the node that has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// The node.
+    pub node: String,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+impl Trouble {
+    /// The key of a problem of this kind.
+    pub fn key_of(node: &str, kind: super::status::Fault) -> String {
+        format!("{node}/{}", kind.as_str())
+    }
+}
+
+impl Sighting for Trouble {
+    fn key(&self) -> String {
+        Trouble::key_of(&self.node, self.problem.kind)
+    }
+    fn seen(&mut self) -> &mut Seen {
+        &mut self.problem.seen
     }
 }
 
@@ -100,8 +126,13 @@ impl<T: Sighting> Sightings<T> {
     }
 
     /// The value to record under a key, or none if it is gone.
-    pub fn value(&self, key: &str) -> Option<Vec<u8>> {
+    fn value(&self, key: &str) -> Option<Vec<u8>> {
         self.all.get(key).and_then(|(t, _)| serde_json::to_vec(t).ok())
+    }
+
+    /// What of it is to be recorded under `prefix`.
+    pub fn entries(&self, prefix: &str, noted: &Noted) -> Vec<Entry> {
+        noted.dirty.iter().map(|key| (format!("{prefix}/{key}"), self.value(key))).collect()
     }
 
     /// Removes one, such as a stranger that became a node.

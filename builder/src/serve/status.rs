@@ -36,8 +36,48 @@ pub struct Node {
     pub pinned: Option<String>,
     /// The current generation lacks overlays whose artifacts could not be had.
     pub incomplete: bool,
+    /// What keeps it from booting, or is not as the description has it; last seen first. A node that gets
+    /// nothing has no boot to tell of it.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
     /// Last boots, newest first.
     pub boots: Vec<Boot>,
+}
+
+/// What is wrong with a node, as its requests show. It stands until the node asks and it is right, or the
+/// description of the node changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Problem {
+    /// What does not fit.
+    pub kind: Fault,
+    /// What was found, for people.
+    pub detail: String,
+    /// When it was told of; what stays as it is, again after five minutes.
+    pub seen: Seen,
+}
+
+/// What of a node does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Its card came with another board's serial, and gets nothing.
+    Serial,
+    /// Its board came with another card: one that is not in the description gets nothing; one that only
+    /// option 97 names is answered.
+    Card,
+    /// Another machine has its address, which it is not given.
+    Address,
+}
+
+impl Fault {
+    /// The word in JSON and on the screen.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Fault::Serial => "serial",
+            Fault::Card => "card",
+            Fault::Address => "address",
+        }
+    }
 }
 
 /// One boot: from the first request of a node until the next first request.
@@ -204,6 +244,11 @@ pub(crate) mod tests {
             address: format!("10.9.0.{last}"),
             ..Node::default()
         };
+        let problem = Problem {
+            kind: Fault::Serial,
+            detail: "refused: its card came with serial 5b154510, not 00000013".into(),
+            seen,
+        };
         let digest = Some(boot.generation.clone());
         let fenn = Node {
             generation: digest.clone(),
@@ -213,7 +258,7 @@ pub(crate) mod tests {
         };
         Status {
             now: 1_700_000_120_000,
-            nodes: vec![fenn, node("jast", 19)],
+            nodes: vec![fenn, Node { problems: vec![problem], ..node("jast", 19) }],
             strangers: vec![Stranger {
                 mac: "dc:a6:32:01:36:c2".into(),
                 serial: Some("5b154510".into()),
@@ -227,14 +272,23 @@ pub(crate) mod tests {
     #[test]
     fn the_names_of_the_contract_are_there() {
         let json = serde_json::to_value(example()).unwrap();
-        for name in ["name", "mac", "serial", "address", "generation", "pinned", "incomplete", "boots"] {
+        for name in
+            ["name", "mac", "serial", "address", "generation", "pinned", "incomplete", "problems", "boots"]
+        {
             assert!(json["nodes"][1].get(name).is_some(), "nodes: {name}");
+        }
+        for name in ["kind", "detail", "seen"] {
+            assert!(json["nodes"][1]["problems"][0].get(name).is_some(), "problems: {name}");
         }
         for name in ["mac", "serial", "revision", "seen"] {
             assert!(json["strangers"][0].get(name).is_some(), "strangers: {name}");
         }
         assert_eq!(json["nodes"][0]["boots"][0]["outcome"], "login");
-        assert_eq!(serde_json::from_value::<Status>(json).unwrap(), example());
+        assert_eq!(serde_json::from_value::<Status>(json.clone()).unwrap(), example());
+        // A server of before says nothing of problems.
+        let mut older = json;
+        older["nodes"][1].as_object_mut().unwrap().remove("problems");
+        assert_eq!(serde_json::from_value::<Status>(older).unwrap().nodes[1].problems, []);
     }
 
     #[test]
@@ -252,6 +306,9 @@ pub(crate) mod tests {
         use Outcome::{Booting, Failed, Login, Running, Superseded, TimedOut};
         for outcome in [Booting, Running, Login, Failed, Superseded, TimedOut] {
             assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.as_str());
+        }
+        for fault in [Fault::Serial, Fault::Card, Fault::Address] {
+            assert_eq!(serde_json::to_value(fault).unwrap(), fault.as_str());
         }
         assert!(!Booting.is_final() && !Running.is_final() && TimedOut.is_final());
     }

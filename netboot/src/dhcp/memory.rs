@@ -193,6 +193,11 @@ impl NodeMemory {
         due && self.events.take(now)
     }
 
+    /// Notes that what was told of is over: when it comes again it is news, whatever the time.
+    pub fn settle(&mut self, what: Once) {
+        self.told_long.seen.remove(&what);
+    }
+
     /// Notes that the node's firmware asks under this transaction id.
     pub fn saw_firmware(&mut self, xid: u32, now: Instant) {
         self.firmware = Some((xid, now));

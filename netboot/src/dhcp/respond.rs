@@ -196,9 +196,13 @@ impl Exchange<'_> {
             self.tell(Once::Mismatch, Event::Mismatch { node, expected, found });
             return false;
         }
+        self.memory.settle(Once::Mismatch);
         let [_, _, tail @ ..] = self.node.mac.0;
-        if let Some(found) = identity.mac_tail.filter(|found| *found != tail) {
-            self.tell(Once::CardMismatch, Event::CardMismatch { node, found });
+        match identity.mac_tail {
+            Some(found) if found != tail => {
+                self.tell(Once::CardMismatch, Event::CardMismatch { node, found })
+            }
+            _ => self.memory.settle(Once::CardMismatch),
         }
         true
     }
@@ -251,6 +255,7 @@ impl Exchange<'_> {
         if !self.same_link() || !self.address_is_free() {
             return;
         }
+        self.memory.settle(Once::Conflict);
         self.tell_discover();
         self.lease(MessageType::Offer, Ipv4Addr::UNSPECIFIED);
         self.tell(Once::Offered, Event::Offered { node: self.node.name.clone() });
@@ -293,8 +298,9 @@ impl Exchange<'_> {
     /// Parameters for a client that has its address from elsewhere: no lease, no yiaddr.
     fn inform(&mut self) {
         let ciaddr = self.packet.ciaddr;
-        // Nowhere else, or a forged packet would have us write to anyone.
-        if !self.situation.site.contains(ciaddr) {
+        // Nowhere else, or a forged packet would have us write to anyone. Behind a relay agent a node is in
+        // another network than the server.
+        if ciaddr != self.node.address && !self.situation.site.contains(ciaddr) {
             return;
         }
         let header = Header { ciaddr, ..self.header(MessageType::Ack) };

@@ -1,11 +1,12 @@
-//! A network that loses, doubles and reorders: a UDP forwarder between a client and a server, for tests.
+//! A network that loses, doubles and reorders, for tests: a UDP forwarder between a client and a server, and
+//! a wire for DHCP, which needs more than UDP.
 //! Which packet suffers is drawn from a seed, so that a failure can be played again.
 //! Must not know: what the packets say.
 //! Spec: none; TFTP's ports are handled by a socket of the forwarder's own for each client and for each
 //! port that the server answers from.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::wire::is_timeout;
+use super::wire::{Datagram, Wire, is_timeout};
 
 /// How bad the network is, in thousandths of all packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -247,8 +248,91 @@ fn way_back(
     Ok(())
 }
 
+/// A wire whose packets, out and in, have the fates that are drawn for them.
+#[derive(Debug)]
+pub struct RoughWire<W> {
+    wire: W,
+    harm: Harm,
+    out: Dice,
+    back: Dice,
+    held_out: Option<Vec<u8>>,
+    held_back: Option<Datagram>,
+    ready: VecDeque<Datagram>,
+    counts: Counts,
+}
+
+impl<W: Wire> RoughWire<W> {
+    /// Harms what goes over `wire`.
+    pub fn new(wire: W, harm: Harm, seed: u64) -> RoughWire<W> {
+        RoughWire {
+            wire,
+            harm,
+            out: Dice::new(seed),
+            back: Dice::new(!seed),
+            held_out: None,
+            held_back: None,
+            ready: VecDeque::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// What was done so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    fn count(&self, fate: Fate) -> Fate {
+        self.counts.seen.fetch_add(1, Ordering::Relaxed);
+        self.counts.harmed.fetch_add(u64::from(fate != Fate::Pass), Ordering::Relaxed);
+        fate
+    }
+}
+
+impl<W: Wire> Wire for RoughWire<W> {
+    fn broadcast(&mut self, payload: &[u8]) -> io::Result<()> {
+        let fate = self.out.fate(self.harm);
+        match self.count(fate) {
+            Fate::Lose => return Ok(()),
+            Fate::Hold if self.held_out.is_none() => {
+                self.held_out = Some(payload.to_vec());
+                return Ok(());
+            }
+            Fate::Double => self.wire.broadcast(payload)?,
+            Fate::Pass | Fate::Hold => {}
+        }
+        self.wire.broadcast(payload)?;
+        self.held_out.take().map_or(Ok(()), |late| self.wire.broadcast(&late))
+    }
+
+    fn receive(&mut self, wait: Duration) -> io::Result<Option<Datagram>> {
+        if let Some(next) = self.ready.pop_front() {
+            return Ok(Some(next));
+        }
+        // A packet that nothing overtakes comes once its receiver has waited in vain.
+        let Some(datagram) = self.wire.receive(wait)? else { return Ok(self.held_back.take()) };
+        // A wire hears what leaves, too, and that has had its fate: BOOTREPLY is 2.
+        if datagram.payload.first() != Some(&2) {
+            return Ok(Some(datagram));
+        }
+        let fate = self.back.fate(self.harm);
+        match self.count(fate) {
+            Fate::Lose => return Ok(None),
+            Fate::Hold if self.held_back.is_none() => {
+                self.held_back = Some(datagram);
+                return Ok(None);
+            }
+            Fate::Double => self.ready.push_back(datagram.clone()),
+            Fate::Pass | Fate::Hold => {}
+        }
+        self.ready.extend(self.held_back.take());
+        Ok(Some(datagram))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddrV4;
+
     use super::*;
 
     const BAD: Harm = Harm { lose: 100, duplicate: 50, reorder: 50 };
@@ -287,5 +371,40 @@ mod tests {
         assert_eq!(through(Harm { lose: 1000, ..Harm::default() }, 5), []);
         assert_eq!(through(Harm { duplicate: 1000, ..Harm::default() }, 2), [0, 0, 1, 1]);
         assert_eq!(through(Harm { reorder: 1000, ..Harm::default() }, 5), [1, 0, 3, 2, 4]);
+    }
+
+    /// Keeps what is sent, gives what is laid out.
+    #[derive(Default)]
+    struct Script(Vec<u8>, VecDeque<u8>);
+
+    impl Wire for Script {
+        fn broadcast(&mut self, payload: &[u8]) -> io::Result<()> {
+            self.0.extend(payload);
+            Ok(())
+        }
+        fn receive(&mut self, _: Duration) -> io::Result<Option<Datagram>> {
+            let from = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 67);
+            Ok(self.1.pop_front().map(|n| Datagram { payload: vec![2, n], from, card: None }))
+        }
+    }
+
+    #[test]
+    fn a_rough_wire_does_so_both_ways() {
+        for (harm, want) in [
+            (Harm::default(), &[0, 1, 2, 3, 4][..]),
+            (Harm { lose: 1000, ..Harm::default() }, &[]),
+            (Harm { duplicate: 1000, ..Harm::default() }, &[0, 0, 1, 1, 2, 2, 3, 3, 4, 4]),
+            (Harm { reorder: 1000, ..Harm::default() }, &[1, 0, 3, 2]),
+        ] {
+            let mut wire = RoughWire::new(Script(vec![], (0..5).collect()), harm, 3);
+            (0..5).for_each(|n| wire.broadcast(&[n]).unwrap());
+            assert_eq!(wire.wire.0, want, "{harm:?}");
+            let back: Vec<u8> =
+                (0..20).filter_map(|_| wire.receive(TICK).unwrap()).map(|d| d.payload[1]).collect();
+            // Nothing overtakes the last one, so it comes after a wait.
+            let late: &[u8] = if harm.reorder > 0 { &[4] } else { &[] };
+            assert_eq!(back, [want, late].concat(), "{harm:?}");
+            assert_eq!(wire.counts().seen.load(Ordering::Relaxed), 10);
+        }
     }
 }

@@ -5,15 +5,17 @@
 use std::sync::Arc;
 
 use gt_netboot::content::Content;
+use gt_netboot::dhcp::Identity;
 use gt_netboot::nfs::{Denied, Export, ExportId};
 use gt_netboot::site::Site;
 use gt_netboot::{dhcp, nfs, tftp};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::{Desk, describe};
+use super::{Desk, State, describe};
 use crate::serve::boots::Event;
 use crate::serve::lock;
-use crate::serve::status::{Seen, Server, Stranger};
+use crate::serve::seen::Trouble;
+use crate::serve::status::{Fault, Problem, Seen, Server, Stranger};
 use crate::serve::wall_clock;
 
 impl dhcp::Host for Desk {
@@ -29,10 +31,16 @@ impl dhcp::Host for Desk {
         use dhcp::Event as E;
         match event {
             E::Discover { node, identity } => {
+                if let Some(identity) = identity {
+                    self.right_board(&node, identity);
+                }
                 let detail = identity.map(|i| format!("serial {}", i.serial)).unwrap_or_default();
                 self.see(&node, Event::Discover(&detail));
             }
-            E::Offered { node } => self.see(&node, Event::Offer),
+            E::Offered { node } => {
+                self.settle(&mut lock(&self.state), &node, &[Fault::Address]);
+                self.see(&node, Event::Offer);
+            }
             E::Leased { node, client } => self.see(&node, Event::Lease(&client)),
             E::Stranger { mac, identity, .. } => {
                 let stranger = Stranger {
@@ -42,13 +50,22 @@ impl dhcp::Host for Desk {
                     seen: Seen::default(),
                 };
                 self.stranger(stranger);
+                let site = Desk::site(self);
+                if let Some(node) = identity.and_then(|i| site.by_serial(i.serial)) {
+                    let text = format!("refused: its board came with card {mac}, not {}", node.mac);
+                    self.problem(&node.name, Fault::Card, text);
+                }
             }
             E::Mismatch { node, expected, found } => {
                 // DHCP tells of it once for each five minutes; a complaint of another kind must not
                 // swallow it.
                 let text = format!("refused: its card came with serial {found}, not {expected}");
                 self.see(&node, Event::Alarm(&text));
-                self.log.line(&node, "dhcp", &text);
+                self.problem(&node, Fault::Serial, text);
+            }
+            E::CardMismatch { node, found: [a, b, c, d] } => {
+                let text = format!("option 97 names another card, ending in {a:02x}:{b:02x}:{c:02x}:{d:02x}");
+                self.problem(&node, Fault::Card, text);
             }
             E::ForeignServer { server, mac } => {
                 let mac = mac.map(|mac| mac.to_string());
@@ -58,7 +75,7 @@ impl dhcp::Host for Desk {
                 let holder = holder.map_or_else(|| "another machine".to_owned(), |mac| mac.to_string());
                 let text = format!("its address {address} is in use by {holder}");
                 self.see(&node, Event::Alarm(&text));
-                self.log.line(&node, "dhcp", &text);
+                self.problem(&node, Fault::Address, text);
             }
             E::Malformed { from, reason } => self.malformed("dhcp", &from.ip().to_string(), &reason),
             other => self.log.complain("serve", "dhcp", &format!("{other:?}")),
@@ -180,8 +197,7 @@ impl Desk {
         let (mac, serial) = (stranger.mac.clone(), stranger.serial.clone().unwrap_or("unknown".into()));
         let mut state = lock(&self.state);
         let noted = state.strangers.note(stranger, wall_clock());
-        let entries: Vec<_> =
-            noted.dirty.iter().map(|key| (format!("stranger/{key}"), state.strangers.value(key))).collect();
+        let entries = state.strangers.entries("stranger", &noted);
         drop(state);
         self.keeper.put(entries);
         if noted.new {
@@ -199,14 +215,49 @@ impl Desk {
         let address = server.address.clone();
         let mut state = lock(&self.state);
         let noted = state.servers.note(server, wall_clock());
-        let entries: Vec<_> =
-            noted.dirty.iter().map(|key| (format!("server/{key}"), state.servers.value(key))).collect();
+        let entries = state.servers.entries("server", &noted);
         drop(state);
         self.keeper.put(entries);
         if noted.new {
             self.log.line(&address, "dhcp", &text);
             self.changed();
         }
+    }
+}
+
+impl Desk {
+    /// Something of a node does not fit. It gets a place of its own beside the boots: a node that is
+    /// refused has none.
+    fn problem(&self, node: &str, kind: Fault, detail: String) {
+        self.log.line(node, "dhcp", &detail);
+        let problem = Problem { kind, detail, seen: Seen::default() };
+        let mut state = lock(&self.state);
+        let noted = state.problems.note(Trouble { node: node.to_owned(), problem }, wall_clock());
+        let entries = state.problems.entries("problem", &noted);
+        drop(state);
+        self.keeper.put(entries);
+        self.changed();
+    }
+
+    /// These do not stand in the way of a node any more.
+    pub(super) fn settle(&self, state: &mut State, node: &str, kinds: &[Fault]) {
+        for kind in kinds {
+            let key = Trouble::key_of(node, *kind);
+            if state.problems.forget(&key) {
+                self.keeper.put([(format!("problem/{key}"), None)]);
+                self.changed();
+            }
+        }
+    }
+
+    /// The node's card came with the node's serial.
+    fn right_board(&self, node: &str, identity: Identity) {
+        let site = Desk::site(self);
+        let Some(node) = site.nodes.iter().find(|n| n.name == node) else { return };
+        let [_, _, tail @ ..] = node.mac.0;
+        let card = identity.mac_tail.is_none_or(|said| said == tail);
+        let settled = if card { &[Fault::Serial, Fault::Card][..] } else { &[Fault::Serial] };
+        self.settle(&mut lock(&self.state), &node.name, settled);
     }
 }
 

@@ -25,7 +25,9 @@ impl Board for Desk {
     fn status(&self) -> Status {
         let site = Desk::site(self);
         let state = lock(&self.state);
+        let problems = state.problems.list();
         let nodes = site.nodes.iter().map(|node| {
+            let own = problems.iter().filter(|trouble| trouble.node == node.name);
             let resolved = self.resolve(&node.name).ok().flatten();
             let boots = state.boots.of(&node.name);
             let pinned = state.boots.serving(&node.name).or(state.boots.asking(&node.name));
@@ -37,6 +39,7 @@ impl Board for Desk {
                 generation: resolved.map(|r| r.pin.generation.to_string()),
                 pinned: pinned.map(|row| row.pin.generation.to_string()),
                 incomplete: resolved.is_some_and(|r| r.incomplete),
+                problems: own.map(|trouble| trouble.problem.clone()).collect(),
                 boots: boots.into_iter().map(|row| row.boot.clone()).collect(),
             }
         });

@@ -239,6 +239,51 @@ fn strangers_and_other_servers_are_listed_and_outlive_a_restart() {
 }
 
 #[test]
+fn what_is_wrong_with_a_node_stands_without_a_boot_until_it_is_right() {
+    let mut bench = Bench::new();
+    let see = |bench: &Bench, event| dhcp::Host::event(bench.desk(), event);
+    let said = |serial, mac_tail| Identity { serial: Serial(serial), revision: None, mac_tail };
+    let found = |bench: &Bench| -> Vec<String> {
+        let nodes = bench.desk().status().nodes;
+        assert!(nodes.iter().all(|node| node.boots.is_empty()));
+        let of = |node: &crate::serve::status::Node| {
+            let kinds =
+                node.problems.iter().map(|problem| format!("{} {}", node.name, problem.kind.as_str()));
+            kinds.collect::<Vec<_>>()
+        };
+        let mut all: Vec<String> = nodes.iter().flat_map(of).collect();
+        all.sort();
+        all
+    };
+    let mac = Mac([0xdc, 0xa6, 0x32, 1, 0x36, 0xc2]);
+    let node = || "fenn".to_owned();
+    see(&bench, dhcp::Event::Mismatch { node: node(), expected: Serial(15), found: Serial(9) });
+    see(&bench, dhcp::Event::Conflict { node: node(), address: FENN, holder: Some(mac) });
+    see(&bench, dhcp::Event::Stranger { mac, identity: Some(said(16, None)), pi: true });
+    see(&bench, dhcp::Event::CardMismatch { node: node(), found: [1, 2, 3, 4] });
+    assert_eq!(found(&bench), ["fenn address", "fenn card", "fenn serial", "jast card"]);
+    bench.restart();
+    assert_eq!(found(&bench).len(), 4, "they are recorded");
+    let metrics = crate::serve::metrics::text(vec![], &bench.desk().status()).unwrap();
+    assert!(metrics.contains("gt_node_problem{node=\"jast\",problem=\"card\"} 1"), "{metrics}");
+
+    see(&bench, dhcp::Event::Discover { node: node(), identity: None });
+    assert_eq!(found(&bench).len(), 4, "a request without option 97 proves nothing");
+    see(&bench, dhcp::Event::Discover { node: node(), identity: Some(said(15, Some([1, 2, 3, 4]))) });
+    assert_eq!(found(&bench), ["fenn address", "fenn card", "jast card"], "the right board");
+    see(&bench, dhcp::Event::Discover { node: node(), identity: Some(said(15, Some([0xdd, 0, 0, 15]))) });
+    see(&bench, dhcp::Event::Offered { node: node() });
+    assert_eq!(found(&bench), ["jast card"], "the right card, and the address is free");
+    let mut site = Site::clone(&bench.desk().site());
+    bench.desk().set_site(site.clone());
+    assert_eq!(found(&bench).len(), 1, "nothing changed");
+    site.nodes[1].mac = mac;
+    bench.desk().set_site(site);
+    bench.restart();
+    assert!(found(&bench).is_empty(), "the description was wrong");
+}
+
+#[test]
 fn secrets_are_given_once_for_each_boot_also_after_a_restart() {
     let mut bench = Bench::new();
     bench.publish("fenn", "one", false);

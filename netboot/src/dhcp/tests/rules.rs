@@ -145,6 +145,33 @@ fn another_board_with_a_nodes_card_gets_nothing() {
 }
 
 #[test]
+fn what_was_settled_and_comes_again_is_told_of_again() {
+    let mut bench = Bench::new(Mode::Authoritative);
+    let good = vector("discover-pi4");
+    let bad = |bench: &mut Bench| {
+        let serial = std::mem::replace(&mut bench.site.nodes[0].serial, Serial(0x1111_2222));
+        let events = bench.ask(&good).events;
+        bench.site.nodes[0].serial = serial;
+        events.len()
+    };
+    assert_eq!((bad(&mut bench), bad(&mut bench)), (1, 0), "once");
+    assert!(bench.ask(&good).reply.is_some());
+    assert_eq!(bad(&mut bench), 1, "the right board was here in between");
+
+    bench.settings.probe = true;
+    let conflict = |bench: &mut Bench| {
+        bench.later(60);
+        bench.memory.heard(&bench.site, FENN, PC_MAC, bench.now);
+        bench.ask(&good).events.len()
+    };
+    assert_eq!((conflict(&mut bench), conflict(&mut bench)), (1, 0), "once");
+    bench.later(60);
+    bench.memory.probed(&bench.site, FENN, bench.now);
+    assert!(bench.ask(&good).reply.is_some());
+    assert_eq!(conflict(&mut bench), 1, "the address was free in between");
+}
+
+#[test]
 fn another_card_in_option_97_is_told_of_and_answered() {
     let mut discover = vector("discover-pi4");
     let at = discover.windows(4).rposition(|four| four == [0x32, 0x2e, 0xf8, 0xed]).unwrap();
@@ -376,6 +403,11 @@ fn an_inform_is_answered_within_the_network_only() {
         let ask = Ask { ciaddr, ..Ask::new(INFORM) };
         assert_eq!(answer(&Bench::new(Mode::Authoritative).ask(&ask.bytes())), want, "{ciaddr}");
     }
+    // Behind a relay agent the server's network is not the node's.
+    let mut bench = Bench::new(Mode::Authoritative);
+    bench.site.server = Ipv4Addr::new(10, 9, 0, 10);
+    let ask = Ask { ciaddr: FENN, ..Ask::new(INFORM) };
+    assert_eq!(answer(&bench.ask(&ask.bytes())), Some(ACK));
 }
 
 #[test]
