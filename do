@@ -3,6 +3,7 @@
 #
 #   ./do build --node fenn     build a node's image (any gt-image command works: ./do plan --all)
 #   ./do test                  run every check: format, lints, unit, property and end-to-end tests
+#   ./do together              boot an edge, a leader and a worker at once, and see what they do for each other
 #   ./do bench [NAME]          run the benchmarks beside their peers
 #   ./do fuzz [TARGET] [SECONDS]  run the parsers under libFuzzer, 60 s each
 set -euo pipefail
@@ -47,6 +48,11 @@ test)
     shift
     install "${needs_build[@]}" "${needs_test[@]}"
     exec tests/run "$@"
+    ;;
+together)
+    install "${needs_build[@]}" "${needs_test[@]}"
+    export GT_IMAGE_TOGETHER=1 GT_IMAGE_REQUIRE=judge,root,qemu,archive
+    exec cargo test --locked -p gt-image --test e2e -- trio::
     ;;
 bench)
     shift

@@ -185,6 +185,7 @@ fn boots() {
     let (kernel, initramfs, console) = (at("kernel"), at("initramfs"), at("console.log"));
     let boot = Boot {
         disks: &[&disk],
+        cores: 2,
         memory: 1024,
         network: Network::User,
         kernel: &kernel,

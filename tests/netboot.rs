@@ -82,7 +82,7 @@ impl Site {
     }
 
     /// Changes a line of `cluster.toml`.
-    fn edit(&self, change: impl FnOnce(&mut toml::Table)) {
+    pub fn edit(&self, change: impl FnOnce(&mut toml::Table)) {
         let file = self.dir.join("cluster.toml");
         let mut cluster: toml::Table = fs::read_to_string(&file).unwrap().parse().unwrap();
         change(&mut cluster);
@@ -137,6 +137,7 @@ fn start(net: &Net, site: &Site, node: &Node, loaded: &Loaded, memory: u32, disk
     let (kernel, initramfs, console) = (at("kernel"), at("initramfs"), at("console.log"));
     let mut machine = Machine::start(&Boot {
         disks,
+        cores: 2,
         memory,
         network: Network::Tap { net, tap: "tap0", mac: node.mac, address: node.address },
         kernel: &kernel,

@@ -83,6 +83,7 @@ fn boot(name: &str, net: &Net, site: &Site) -> Machine {
     let cmdline = String::from_utf8(loaded.cmdline.unwrap().bytes).unwrap();
     let mut machine = Machine::start(&Boot {
         disks: &[],
+        cores: 2,
         memory: MEMORY,
         network: Network::Tap { net, tap: "tap0", mac: FENN.mac, address: FENN.address },
         kernel: &kernel,

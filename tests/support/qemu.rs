@@ -44,6 +44,8 @@ pub enum Network<'a> {
 pub struct Boot<'a> {
     /// Raw disk images; written to.
     pub disks: &'a [&'a Path],
+    /// Processor cores.
+    pub cores: u32,
     /// MiB of memory.
     pub memory: u32,
     /// Its network.
@@ -83,7 +85,8 @@ impl Machine {
             Network::User => "virtio-net-pci,netdev=n,romfile=".to_owned(),
         };
         command
-            .args(["-machine", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", &boot.memory.to_string()])
+            .args(["-machine", "virt", "-cpu", "cortex-a72"])
+            .args(["-smp", &boot.cores.to_string(), "-m", &boot.memory.to_string()])
             .args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot"])
             .arg("-kernel")
             .arg(boot.kernel)
