@@ -4,7 +4,7 @@
 //! Spec: ip-netns(8), veth(4).
 //!
 //! ```text
-//! namespace gt<pid><name>s                       namespaces gt<pid><name>0, 1, ...
+//! namespace gt<pid><name><n>-s                   namespaces gt<pid><name><n>-0, -1, ...
 //!   br0 10.4.0.10/20 ── tap0 (QEMU)
 //!        ├── cable0 ────────────────────────────── eth0
 //!        └── cable1 ────────────────────────────── eth0
@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -36,7 +37,10 @@ pub struct Card {
 impl Net {
     /// `cards` are the MAC addresses of the cards.
     pub fn new(name: &str, cards: &[&str]) -> Net {
-        let stem = format!("gt{}{name}", std::process::id());
+        // Tests run at once, and two may choose one name.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let stem = format!("gt{}{name}{count}-", std::process::id());
         let card = |n| Card { namespace: format!("{stem}{n}") };
         let net = Net { server: format!("{stem}s"), cards: (0..cards.len()).map(card).collect() };
         let s = &net.server;
