@@ -11,7 +11,7 @@ use crate::support::dnsmasq::Dnsmasq;
 use crate::support::net::{Net, SERVER};
 use crate::support::server::{Node, Server};
 use crate::support::site::Site;
-use crate::support::{Tier, ok, text, trial};
+use crate::support::{Tier, binary, ok, text, trial};
 
 pub fn trials() -> Vec<Trial> {
     const NET: &[Tier] = &[Tier::Root, Tier::Judge(&["ip", "nft"])];
@@ -54,12 +54,12 @@ impl Ward {
 
     /// The doctor on the server's machine.
     fn here(&self, args: &[&str]) -> Findings {
-        self.examine(self.net.command(env!("CARGO_BIN_EXE_gt-image")), args)
+        self.examine(self.net.command(binary()), args)
     }
 
     /// The doctor on the other machine.
     fn elsewhere(&self, args: &[&str]) -> Findings {
-        self.examine(self.net.card(0).command(env!("CARGO_BIN_EXE_gt-image")), args)
+        self.examine(self.net.card(0).command(binary()), args)
     }
 
     fn examine(&self, mut command: Command, args: &[&str]) -> Findings {

@@ -195,7 +195,7 @@ fn sealed() {
         shell(dir.path(), &[], &script)
     };
     fs::set_permissions(at("root/usr/bin/age"), fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(open("own", "true"), "");
+    assert_eq!(open("own", "true"), "the secrets came sealed to the key on /dev/sda3\n");
     assert_eq!(fs::read_to_string(at("run/secrets/machine-id")).unwrap(), "0123");
     for (key, partition, why) in [
         ("own", "false", "there is no partition gt-state"),

@@ -17,7 +17,7 @@ use crate::wire::router;
 const WHOLE: &[Tier] =
     &[Tier::Archive, Tier::Root, Tier::Qemu, Tier::Judge(&["ip", "ssh", "dnsmasq", "mke2fs"])];
 
-/// Three emulated machines at once take ten minutes of two cores, more than all other tests have: asked for
+/// Three emulated machines at once take two cores seven and a half minutes, too long beside all else: asked for
 /// by `./do together`, and no part of `./do test`.
 pub fn trials() -> Vec<Trial> {
     if std::env::var_os("GT_IMAGE_TOGETHER").is_none() {

@@ -198,13 +198,10 @@ fn authoritative() {
 
 // --- Boots ---------------------------------------------------------------------------------------
 
-fn ten() {
-    let site = built(NODES.len(), MEBIBYTE);
-    let net = Net::new("ten", &NODES.map(|node| node.mac));
-    let server = Server::start(&net, &dir(&site), AUTHORITATIVE);
-    let start = Barrier::new(NODES.len());
-    let boots: Vec<Boot> = std::thread::scope(|scope| {
-        let (net, start) = (&net, &start);
+/// Switches on all nodes at the same moment, each on the card of its number.
+pub fn lock_step(net: &Net) -> Vec<Boot> {
+    let start = &Barrier::new(NODES.len());
+    std::thread::scope(|scope| {
         let play = |(n, node): (usize, &Node)| {
             let (board, xid) = (node.board(), node.serial);
             scope.spawn(move || {
@@ -214,8 +211,14 @@ fn ten() {
         };
         let threads: Vec<_> = NODES.iter().enumerate().map(play).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
-    for (node, played) in NODES.iter().zip(boots) {
+    })
+}
+
+fn ten() {
+    let site = built(NODES.len(), MEBIBYTE);
+    let net = Net::new("ten", &NODES.map(|node| node.mac));
+    let server = Server::start(&net, &dir(&site), AUTHORITATIVE);
+    for (node, played) in NODES.iter().zip(lock_step(&net)) {
         let (played, loaded) = server.whole(played);
         right_bytes(&site, &loaded);
         assert_eq!(played.lease.unwrap().address.to_string(), node.address);

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,8 @@ use crate::support::server::{Node, Server, power_on, status};
 use crate::support::site::Site;
 use crate::support::{Tier, ok, trial};
 use crate::wire::{
-    AUTHORITATIVE, BETTLEY, MEBIBYTE, NODES, ROUTER, built, dir, recorded, right_bytes, router, silence,
+    AUTHORITATIVE, BETTLEY, MEBIBYTE, NODES, ROUTER, built, dir, lock_step, recorded, right_bytes, router,
+    silence,
 };
 
 pub fn trials() -> Vec<Trial> {
@@ -170,24 +170,15 @@ fn storm() {
     crowd.gateway(ROUTER.address);
     crowd.crowd("10.4.8.0/22");
     let server = Server::start(&net, &dir(&site), AUTHORITATIVE);
-    let (over, start) = (AtomicBool::new(false), Barrier::new(NODES.len()));
+    let over = &AtomicBool::new(false);
     let (got, boots) = std::thread::scope(|scope| {
-        let (net, start, over) = (&net, &start, &over);
         let strangers = scope.spawn(move || crowd.run(|| strangers(over)));
         // The nodes are switched on when the storm is there.
         let begun = Instant::now();
-        while status(net, &dir(&site))["strangers"].as_array().unwrap().len() < 16 {
+        while status(&net, &dir(&site))["strangers"].as_array().unwrap().len() < 16 {
             assert!(begun.elapsed() < Duration::from_secs(60), "no strangers: {}", server.text());
         }
-        let play = |(n, node): (usize, &Node)| {
-            let (board, xid) = (node.board(), node.serial);
-            scope.spawn(move || {
-                start.wait();
-                power_on(net.card(n), &board, &Setup { xid, ..Setup::default() })
-            })
-        };
-        let threads: Vec<_> = NODES.iter().enumerate().map(play).collect();
-        let boots: Vec<Boot> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let boots = lock_step(&net);
         over.store(true, Ordering::Relaxed);
         (strangers.join().unwrap(), boots)
     });

@@ -125,7 +125,7 @@ pub fn status(net: &Net, dir: &Path) -> Value {
 
 /// What a person reads of the server's status.
 pub fn status_page(net: &Net, dir: &Path) -> String {
-    let mut command = net.command(env!("CARGO_BIN_EXE_gt-image"));
+    let mut command = net.command(binary());
     ok(command.current_dir(dir).args(["status", "--server", &format!("http://{SERVER}:8080")]))
 }
 

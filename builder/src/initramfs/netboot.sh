@@ -259,7 +259,10 @@ decrypt() {
     [ -x "$root/usr/bin/age" ] || return 1
     # Its own words are worth hearing: `no identity matched any of the recipients`.
     sealed="$(chroot "$root" /usr/bin/age --decrypt --identity /run/node.age \
-        <"$run/secrets.age" 2>&1 >"$run/secrets.tar")" && return 0
+        <"$run/secrets.age" 2>&1 >"$run/secrets.tar")" && {
+        say "the secrets came sealed to the key on $device"
+        return 0
+    }
     why="they are sealed to another key than $device has: $(echo "$sealed" | sed -n 1p)"
     return 1
 }

@@ -14,7 +14,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::{Desk, State, describe};
 use crate::serve::boots::Event;
 use crate::serve::lock;
-use crate::serve::seen::Trouble;
+use crate::serve::seen::{Sighting, Sightings, Trouble};
 use crate::serve::status::{Fault, Problem, Seen, Server, Stranger};
 use crate::serve::wall_clock;
 
@@ -195,12 +195,7 @@ impl Desk {
 
     fn stranger(&self, stranger: Stranger) {
         let (mac, serial) = (stranger.mac.clone(), stranger.serial.clone().unwrap_or("unknown".into()));
-        let mut state = lock(&self.state);
-        let noted = state.strangers.note(stranger, wall_clock());
-        let entries = state.strangers.entries("stranger", &noted);
-        drop(state);
-        self.keeper.put(entries);
-        if noted.new {
+        if self.note(|state| &mut state.strangers, "stranger", stranger) {
             let text = format!("asks to boot, serial {serial}: `gt-image adopt {mac}` makes it a node");
             self.log.complain(&mac, "dhcp", &text);
         }
@@ -213,30 +208,35 @@ impl Desk {
             None => "another DHCP server".to_owned(),
         };
         let address = server.address.clone();
-        let mut state = lock(&self.state);
-        let noted = state.servers.note(server, wall_clock());
-        let entries = state.servers.entries("server", &noted);
-        drop(state);
-        self.keeper.put(entries);
-        if noted.new {
+        if self.note(|state| &mut state.servers, "server", server) {
             self.log.line(&address, "dhcp", &text);
             self.changed();
         }
     }
-}
 
-impl Desk {
     /// Something of a node does not fit. It gets a place of its own beside the boots: a node that is
     /// refused has none.
     fn problem(&self, node: &str, kind: Fault, detail: String) {
         self.log.line(node, "dhcp", &detail);
         let problem = Problem { kind, detail, seen: Seen::default() };
+        self.note(|state| &mut state.problems, "problem", Trouble { node: node.to_owned(), problem });
+        self.changed();
+    }
+
+    /// Puts a sighting on its list and into the record, under `prefix`. True if it is new.
+    fn note<T: Sighting>(
+        &self,
+        list: impl FnOnce(&mut State) -> &mut Sightings<T>,
+        prefix: &str,
+        sighting: T,
+    ) -> bool {
         let mut state = lock(&self.state);
-        let noted = state.problems.note(Trouble { node: node.to_owned(), problem }, wall_clock());
-        let entries = state.problems.entries("problem", &noted);
+        let list = list(&mut state);
+        let noted = list.note(sighting, wall_clock());
+        let entries = list.entries(prefix, &noted);
         drop(state);
         self.keeper.put(entries);
-        self.changed();
+        noted.new
     }
 
     /// These do not stand in the way of a node any more.
