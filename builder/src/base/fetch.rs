@@ -7,8 +7,8 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use super::lock::Package;
@@ -119,7 +119,7 @@ pub(super) fn wrap(path: &Path) -> impl FnOnce(io::Error) -> FetchError {
 pub struct Fetcher {
     pub(super) cache: PathBuf,
     mirrors: Mirrors,
-    client: Client,
+    client: OnceLock<Client>,
     pub(super) offline: bool,
     pub(super) progress: Progress,
     pauses: Vec<Duration>,
@@ -149,9 +149,13 @@ pub(super) enum Failure {
 impl Fetcher {
     /// A fetcher for a cache folder; with `offline` it takes what the cache has and asks nobody.
     pub fn new(cache: &Path, mirrors: Mirrors, offline: bool, progress: &Progress) -> Fetcher {
-        let client = Client::new(mirrors.host().proxy.as_deref());
+        let client = OnceLock::new();
         let (cache, progress) = (cache.to_owned(), progress.clone());
         Fetcher { cache, mirrors, client, offline, progress, pauses: PAUSES.to_vec() }
+    }
+
+    fn client(&self) -> &Client {
+        self.client.get_or_init(|| Client::new(self.mirrors.host().proxy.as_deref()))
     }
 
     /// Where a package's file is once it is had.
@@ -277,7 +281,7 @@ impl Fetcher {
         let mut pauses = self.pauses.iter();
         loop {
             let (begun, resumed) = (part.len, part.len > 0);
-            let reason = match part.receive(&self.client, url, item.size, task) {
+            let reason = match part.receive(self.client(), url, item.size, task) {
                 Ok((digest, size)) if item.sha256.is_none_or(|d| d == digest) => return Ok((digest, size)),
                 Ok((digest, _)) => {
                     part.restart().map_err(Failure::Io)?;

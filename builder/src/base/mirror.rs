@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::packages::Stanza;
 use super::{Apt, Mirror, tool};
@@ -25,7 +26,8 @@ pub struct NoMirror {
 pub struct Mirrors {
     by_archive: BTreeMap<String, Vec<String>>,
     snapshot: Option<String>,
-    host: HostSettings,
+    /// Asked for when something is to be fetched: apt-config takes 30 ms, a third of a build in which all is there.
+    host: OnceLock<HostSettings>,
 }
 
 /// What this machine's apt is told about reaching mirrors.
@@ -41,11 +43,11 @@ impl Mirrors {
     /// Resolves a base's mirrors on this machine, whose apt is configured in `/etc/apt`.
     pub fn of(apt: &Apt) -> Result<Mirrors, NoMirror> {
         let etc = Path::new("/etc/apt");
-        Mirrors::with(apt, &host_sources(etc), host_settings())
+        Mirrors::with(apt, &host_sources(etc))
     }
 
     /// Resolves a base's mirrors against given sources.
-    fn with(apt: &Apt, sources: &[HostSource], host: HostSettings) -> Result<Mirrors, NoMirror> {
+    fn with(apt: &Apt, sources: &[HostSource]) -> Result<Mirrors, NoMirror> {
         let mut by_archive = BTreeMap::new();
         for suite in &apt.suites {
             let archive = suite.archive.clone();
@@ -62,7 +64,7 @@ impl Mirrors {
             }
             by_archive.insert(archive, urls);
         }
-        Ok(Mirrors { by_archive, snapshot: apt.snapshot.clone(), host })
+        Ok(Mirrors { by_archive, snapshot: apt.snapshot.clone(), host: OnceLock::new() })
     }
 
     /// URLs of an archive's root, without a slash at the end; none for an unknown archive.
@@ -79,7 +81,7 @@ impl Mirrors {
 
     /// How this machine reaches mirrors.
     pub fn host(&self) -> &HostSettings {
-        &self.host
+        self.host.get_or_init(host_settings)
     }
 }
 
@@ -332,7 +334,7 @@ mod tests {
         let own = Mirror::Url("https://own/debian".into());
         let sources = [source("http://v/apt", "x", "main"), source("http://m/debian", "bookworm", "main")];
         let apt = base(&[Mirror::Host, own]);
-        let mirrors = Mirrors::with(&apt, &sources, HostSettings::default()).unwrap();
+        let mirrors = Mirrors::with(&apt, &sources).unwrap();
         assert_eq!(mirrors.roots("debian"), ["http://m/debian", "https://own/debian"]);
         assert_eq!(
             mirrors.roots("debian-security"),
@@ -346,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_host_without_debian_is_an_error() {
-        let error = Mirrors::with(&base(&[Mirror::Host]), &[], HostSettings::default()).unwrap_err();
+        let error = Mirrors::with(&base(&[Mirror::Host]), &[]).unwrap_err();
         assert_eq!(error.archive, "debian");
     }
 

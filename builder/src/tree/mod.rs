@@ -163,8 +163,8 @@ pub struct InodeId(u32);
 #[derive(Clone, Debug)]
 pub struct Tree {
     paths: BTreeMap<TreePath, InodeId>,
-    inodes: HashMap<InodeId, (Inode, u32)>,
-    next: u32,
+    /// With the number of names, by id. The place of one that has gone stays empty: ids are not used again.
+    inodes: Vec<Option<(Inode, u32)>>,
 }
 
 /// A change that would make a tree no tree.
@@ -210,17 +210,16 @@ pub enum TreeError {
         /// What was to take its place.
         wanted: &'static str,
     },
+    /// More inodes than an id can name.
+    #[error("a tree holds at most 2^32 inodes")]
+    Full,
 }
 
 impl Tree {
     /// A tree of only a root directory.
     pub fn new(root: Meta) -> Tree {
         let id = InodeId(0);
-        Tree {
-            paths: BTreeMap::from([(TreePath::root(), id)]),
-            inodes: HashMap::from([(id, (Inode::dir(root), 1))]),
-            next: 1,
-        }
+        Tree { paths: BTreeMap::from([(TreePath::root(), id)]), inodes: vec![Some((Inode::dir(root), 1))] }
     }
 
     /// The inode at `path`; symbolic links are not followed.
@@ -231,7 +230,7 @@ impl Tree {
     /// The same inode for changing, under all its names. The type must stay what it is.
     pub fn meta_mut(&mut self, path: &TreePath) -> Option<&mut Meta> {
         let id = self.id(path)?;
-        self.inodes.get_mut(&id).map(|(inode, _)| &mut inode.meta)
+        self.slot(id).map(|(inode, _)| &mut inode.meta)
     }
 
     /// Which inode has this name.
@@ -241,13 +240,21 @@ impl Tree {
 
     /// The inode of an id of this tree.
     pub fn inode(&self, id: InodeId) -> &Inode {
-        // An id is only made by this tree and lives as long as a name of it.
-        &self.inodes[&id].0
+        &self.held(id).0
     }
 
     /// How many names the inode has. For a directory this is 1, whatever a filesystem counts.
     pub fn links(&self, id: InodeId) -> u32 {
-        self.inodes[&id].1
+        self.held(id).1
+    }
+
+    fn held(&self, id: InodeId) -> &(Inode, u32) {
+        // An id is only made by this tree and lives as long as a name of it.
+        self.inodes[id.0 as usize].as_ref().expect("an inode that has a name")
+    }
+
+    fn slot(&mut self, id: InodeId) -> Option<&mut (Inode, u32)> {
+        self.inodes.get_mut(id.0 as usize)?.as_mut()
     }
 
     /// All entries, the root first, in the order of a sorted depth-first walk. This order is the
@@ -291,12 +298,11 @@ impl Tree {
     pub fn insert(&mut self, path: TreePath, inode: Inode) -> Result<InodeId, TreeError> {
         self.check_place(&path, inode.kind.noun(), inode.is_dir())?;
         if let Some(id) = self.id(&path).filter(|&id| inode.is_dir() && self.inode(id).is_dir()) {
-            self.inodes.insert(id, (inode, 1));
+            self.inodes[id.0 as usize] = Some((inode, 1));
             return Ok(id);
         }
-        let id = InodeId(self.next);
-        self.next += 1;
-        self.inodes.insert(id, (inode, 0));
+        let id = InodeId(u32::try_from(self.inodes.len()).map_err(|_| TreeError::Full)?);
+        self.inodes.push(Some((inode, 0)));
         self.name(path, id);
         Ok(id)
     }
@@ -392,7 +398,7 @@ impl Tree {
     }
 
     fn name(&mut self, path: TreePath, id: InodeId) {
-        if let Some((_, links)) = self.inodes.get_mut(&id) {
+        if let Some((_, links)) = self.slot(id) {
             *links += 1;
         }
         if let Some(old) = self.paths.insert(path, id) {
@@ -401,10 +407,10 @@ impl Tree {
     }
 
     fn drop_name(&mut self, id: InodeId) {
-        if let Some((_, links)) = self.inodes.get_mut(&id) {
+        if let Some((_, links)) = self.slot(id) {
             *links -= 1;
             if *links == 0 {
-                self.inodes.remove(&id);
+                self.inodes[id.0 as usize] = None;
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 /// Longest name of one entry in bytes.
 pub const NAME_MAX: usize = 255;
@@ -14,8 +15,9 @@ pub const PATH_MAX: usize = 4094;
 ///
 /// Holds no leading or trailing slash, no empty, `.` or `..` component and no zero byte. The order
 /// is that of a depth-first walk with the names of each directory sorted by byte: `a`, `a/b`, `a.b`.
+/// Shared, because each layer and node copies the tree that it is laid on.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
-pub struct TreePath(Box<[u8]>);
+pub struct TreePath(Arc<[u8]>);
 
 /// Bytes that are no [`TreePath`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
