@@ -13,6 +13,7 @@ mod fenn;
 mod judge_disk;
 mod judge_ext4;
 mod judge_fat;
+mod judge_import;
 mod kernel;
 mod netboot;
 mod netroot;
@@ -53,6 +54,7 @@ fn judges() -> Vec<libtest_mimic::Trial> {
     const EXT4: &[Tier] = &[Tier::Judge(&["e2fsck", "dumpe2fs", "debugfs", "resize2fs", "mke2fs"])];
     const KERNEL: &[Tier] = &[Tier::Judge(&["e2fsck", "resize2fs"]), Tier::Root];
     const GROW: &[Tier] = &[Tier::Judge(&["e2fsck", "resize2fs"]), Tier::Root, Tier::Grow];
+    const IMPORT: &[Tier] = &[Tier::Judge(&["e2fsck", "mke2fs", "debugfs"]), Tier::Root];
     const FAT: &[Tier] = &[Tier::Judge(&["fsck.vfat", "mkfs.vfat", "mdir", "mcopy", "minfo"])];
     const DISK: &[Tier] =
         &[Tier::Judge(&["sgdisk", "sfdisk", "blkid", "bmaptool", "zstd", "fsck.vfat", "mdir"])];
@@ -66,6 +68,9 @@ fn judges() -> Vec<libtest_mimic::Trial> {
         };
         trials.push(trial(&format!("ext4::{name}"), tiers, *judge));
     }
+    trials.extend(
+        judge_import::ALL.iter().map(|(name, test)| trial(&format!("import::{name}"), IMPORT, *test)),
+    );
     trials.extend(judge_fat::ALL.iter().map(|(name, judge)| trial(&format!("fat::{name}"), FAT, *judge)));
     trials.extend(judge_disk::ALL.iter().map(|(name, judge)| trial(&format!("disk::{name}"), DISK, *judge)));
     for (name, test) in qemu_initramfs::ALL {

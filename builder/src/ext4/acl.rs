@@ -33,6 +33,33 @@ pub(super) fn to_disk(list: &[u8]) -> Result<Vec<u8>, &'static str> {
     Ok(disk)
 }
 
+/// The way back.
+pub(super) fn from_disk(list: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let Some((version, mut entries)) = list.split_first_chunk::<4>() else {
+        return Err("an access control list without a version");
+    };
+    if *version != DISK_VERSION {
+        return Err("an access control list of an unknown version");
+    }
+    let mut given = XATTR_VERSION.to_vec();
+    while let Some((entry, rest)) = entries.split_first_chunk::<4>() {
+        given.extend_from_slice(entry);
+        entries = match (u16::from_le_bytes([entry[0], entry[1]]), rest.split_first_chunk::<4>()) {
+            // The id of those that have none is written as -1: ACL_UNDEFINED_ID.
+            (0x01 | 0x04 | 0x10 | 0x20, _) => {
+                given.extend_from_slice(&[0xff; 4]);
+                rest
+            }
+            (0x02 | 0x08, Some((id, rest))) => {
+                given.extend_from_slice(id);
+                rest
+            }
+            _ => return Err("an access control list with an entry that is none"),
+        };
+    }
+    if entries.is_empty() { Ok(given) } else { Err("an access control list that is cut off") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +78,10 @@ mod tests {
     fn only_named_users_and_groups_keep_their_ids() {
         let given = list(&[(1, 6, !0), (2, 4, 1000), (4, 4, !0), (8, 7, 70_000), (16, 7, !0), (32, 0, !0)]);
         let disk = to_disk(&given).unwrap();
+        assert_eq!(from_disk(&disk).unwrap(), given);
+        for cut in 0..disk.len() {
+            let _ = from_disk(&disk[..cut]);
+        }
         assert_eq!(disk.len(), 4 + 4 * 4 + 2 * 8);
         assert_eq!(&disk[..16], &[1, 0, 0, 0, 1, 0, 6, 0, 2, 0, 4, 0, 0xe8, 3, 0, 0]);
     }

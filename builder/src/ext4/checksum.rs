@@ -21,6 +21,11 @@ impl Seed {
         Seed(!0)
     }
 
+    /// The start that a superblock states, for a filesystem whose UUID was changed.
+    pub fn of_number(start: u32) -> Seed {
+        Seed(start)
+    }
+
     /// For what belongs to one inode. Its generation, which is zero for all our inodes, is part of it.
     pub fn of_inode(self, ino: Ino) -> Seed {
         self.with(&ino.0.to_le_bytes()).with(&0u32.to_le_bytes())

@@ -27,6 +27,7 @@ mod group;
 mod hash;
 mod inode;
 mod layout;
+pub mod read;
 mod space;
 mod superblock;
 mod writer;

@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::tree::tests::{any_tree, dir, file, path, symlink, tree};
 use crate::tree::{Inode, Kind, TreePath};
 
-fn options(size: u64) -> Options {
+pub(super) fn options(size: u64) -> Options {
     Options {
         size,
         uuid: *b"0123456789abcdef",
@@ -23,20 +23,20 @@ fn options(size: u64) -> Options {
     }
 }
 
-fn store() -> (tempfile::TempDir, Store) {
+pub(super) fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("store")).unwrap();
     (dir, store)
 }
 
-fn image(tree: &Tree, store: &Store, size: u64) -> Vec<u8> {
+pub(super) fn image(tree: &Tree, store: &Store, size: u64) -> Vec<u8> {
     let mut sink = Plain::new(Vec::new());
     lay_out(tree, &options(size)).unwrap().write(store, &mut sink).unwrap();
     sink.into_inner()
 }
 
 /// Any tree, with what ext4 cannot hold brought into its limits, and bytes for its files.
-fn representable(mut tree: Tree, store: &Store) -> Tree {
+pub(super) fn representable(mut tree: Tree, store: &Store) -> Tree {
     let paths: Vec<TreePath> = tree.iter().map(|(path, ..)| path.clone()).collect();
     for path in &paths {
         if let Some(Kind::File(object)) = tree.get(path).map(|inode| inode.kind.clone()) {
