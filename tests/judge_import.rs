@@ -11,7 +11,7 @@ use gt_image::ext4::read::{self, ReadError};
 use gt_image::io::at::{ReadAt, Window};
 use gt_image::io::progress::{Progress, Unit};
 use gt_image::store::Store;
-use gt_image::tree::Tree;
+use gt_image::tree::{Tree, TreePath};
 
 use crate::judge_ext4::{Bench, Mount, compare_mounted, e2fsck, nasty, options, run, succeed};
 
@@ -60,12 +60,19 @@ const FORMS: &[&[&str]] = &[
 
 fn every_form_is_read_as_the_kernel_reads_it() {
     let bench = Bench::new();
-    // Holes of many extents and large files make it slow, and add nothing to each form.
     let tree = nasty(&bench);
-    let source = bench.image("source", &tree, &options(GIB));
-    let source = Mount::new(&source, bench.dir.path().join("source-mnt"), "loop,ro");
+    let full = bench.image("source", &tree, &options(GIB));
+    let full = Mount::new(&full, bench.dir.path().join("full"), "loop,ro");
+    // A block of 1024 bytes holds neither such a target nor such attributes.
+    let mut small_tree = tree.clone();
+    for name in ["link/4095", "xattr/block"] {
+        assert_eq!(small_tree.remove(&TreePath::new(name).unwrap()), 1);
+    }
+    let small = bench.image("small", &small_tree, &options(GIB));
+    let small = Mount::new(&small, bench.dir.path().join("small-mnt"), "loop,ro");
     let image = bench.dir.path().join("image");
     for form in FORMS {
+        let (source, tree) = if form.contains(&"1024") { (&small, &small_tree) } else { (&full, &tree) };
         make(&image, form, Some(&source.at), 2 * GIB);
         let imported = import(&image, &bench.store).unwrap_or_else(|e| panic!("{form:?}: {e}"));
         // ext2 and ext3 are the kernel's ext4 driver's too.
@@ -91,6 +98,7 @@ fn what_the_kernel_has_written_is_read() {
             fs::remove_file(mount.at.join(format!("many/file-{n:05}"))).unwrap();
         }
         succeed(Command::new("fallocate").args(["-l", "9M"]).arg(mount.at.join("reserved")));
+        fs::write(mount.at.join("reserved-beyond"), "x").unwrap();
         succeed(Command::new("fallocate").args(["-n", "-l", "9M"]).arg(mount.at.join("reserved-beyond")));
         drop(mount);
         e2fsck(&image);

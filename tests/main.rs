@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is the assertion")]
 
 mod cli;
+mod disk_image;
 mod doctor;
 mod fenn;
 mod judge_disk;
@@ -33,6 +34,7 @@ fn main() {
     let mut trials = Vec::new();
     trials.extend(cli::trials());
     trials.extend(small::trials());
+    trials.extend(disk_image::trials());
     trials.extend(fenn::trials());
     trials.extend(netboot::trials());
     trials.extend(netroot::trials());

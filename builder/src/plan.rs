@@ -109,6 +109,7 @@ fn base_layer(known: Known) -> Layer {
         }
         (Source::Apt(apt), None) => format!("{} packages are asked for, not locked yet", apt.packages.len()),
         (Source::Tar(pinned), _) => format!("a root filesystem tarball, {}", pinned.sha256),
+        (Source::DiskImage(pinned), _) => format!("a disk image, {}", pinned.sha256),
     };
     Layer { kind: "base".into(), name: known.base.name.clone(), detail }
 }

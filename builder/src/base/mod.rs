@@ -14,7 +14,9 @@ pub mod apt_error;
 pub mod artifact;
 pub mod changes;
 mod diagnose;
+pub mod disk_image;
 pub mod fetch;
+pub mod firstboot;
 pub mod fit;
 pub mod index;
 pub mod lock;
@@ -55,6 +57,8 @@ pub enum Source {
     Apt(Apt),
     /// A root filesystem tarball.
     Tar(Pinned),
+    /// An official disk image.
+    DiskImage(Pinned),
 }
 
 /// A base from a Debian archive.
@@ -173,14 +177,6 @@ pub enum BaseError {
     /// The file is not what it should be: every problem found, in the order of the file.
     #[error("{}", diagnose::listed(.0))]
     Invalid(Vec<Problem>),
-    /// The kind is known, but this version cannot load it.
-    #[error("{file}: bases of kind `{kind}` are not supported yet")]
-    Unsupported {
-        /// The base's file.
-        file: String,
-        /// The kind it states.
-        kind: &'static str,
-    },
     /// The file could not be read.
     #[error("{file}: {source}")]
     Io {
@@ -204,7 +200,7 @@ impl Base {
     pub fn apt(&self) -> Option<&Apt> {
         match &self.source {
             Source::Apt(apt) => Some(apt),
-            Source::Tar(_) => None,
+            Source::Tar(_) | Source::DiskImage(_) => None,
         }
     }
 

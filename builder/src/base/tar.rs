@@ -81,18 +81,18 @@ pub enum TarBaseError {
 pub fn read(path: &Path, sha256: &Digest, store: &Store) -> Result<Trees, TarBaseError> {
     let io = |source| TarBaseError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io)?;
-    let mut source = Digesting { inner: file, hasher: Sha256::new() };
+    let mut source = Digesting::new(file);
     let tree = read_tree(&mut source, path, store);
     // Also after an error: a damaged download is told as such, not as what it happens to break.
     io::copy(&mut source, &mut io::sink()).map_err(io)?;
-    let found = Digest::from(<[u8; 32]>::from(source.hasher.finalize()));
+    let found = source.finish();
     if found != *sha256 {
         return Err(TarBaseError::Digest { path: path.to_owned(), found, wanted: *sha256 });
     }
     split(tree?).map_err(|source| TarBaseError::Boot { path: path.to_owned(), source })
 }
 
-fn read_tree(source: &mut Digesting, path: &Path, store: &Store) -> Result<Tree, TarBaseError> {
+fn read_tree(source: &mut Digesting<File>, path: &Path, store: &Store) -> Result<Tree, TarBaseError> {
     let decoder = Decoder::new(source).map_err(|e| match e.downcast::<CompressError>() {
         Ok(source) => TarBaseError::Packed { path: path.to_owned(), source },
         Err(source) => TarBaseError::Io { path: path.to_owned(), source },
@@ -134,12 +134,23 @@ pub fn split(mut root: Tree) -> Result<Trees, TreeError> {
 }
 
 /// Digests what is read through it.
-struct Digesting {
-    inner: File,
+pub(super) struct Digesting<R> {
+    inner: R,
     hasher: Sha256,
 }
 
-impl Read for Digesting {
+impl<R: Read> Digesting<R> {
+    pub fn new(inner: R) -> Digesting<R> {
+        Digesting { inner, hasher: Sha256::new() }
+    }
+
+    /// The digest of all that was read.
+    pub fn finish(self) -> Digest {
+        Digest::from(<[u8; 32]>::from(self.hasher.finalize()))
+    }
+}
+
+impl<R: Read> Read for Digesting<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..got]);

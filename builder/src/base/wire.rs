@@ -57,16 +57,14 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Base, BaseError> {
     let kind = raw.kind.get_ref().clone();
     let source = match kind.as_str() {
         "apt" => check.apt(raw).map(Source::Apt),
-        "tar" | "disk-image" => check.pinned(raw).map(Source::Tar),
+        "tar" => check.pinned(raw).map(Source::Tar),
+        "disk-image" => check.pinned(raw).map(Source::DiskImage),
         _ => {
             check.say(raw.kind.span(), format!("unknown kind `{kind}`; known are apt, tar, disk-image"));
             None
         }
     };
     match source {
-        Some(_) if check.problems.is_empty() && kind == "disk-image" => {
-            Err(BaseError::Unsupported { file: file.display().to_string(), kind: "disk-image" })
-        }
         Some(source) if check.problems.is_empty() => {
             Ok(Base { name, file: file.to_owned(), ids, groups, source })
         }
@@ -388,11 +386,14 @@ messagebus = 101
     }
 
     #[test]
-    fn a_disk_image_is_understood_but_not_loaded() {
+    fn a_disk_image_is_pinned_too() {
         let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let text = format!("kind = \"disk-image\"\nurl = \"https://x/y.img.xz\"\nsha256 = \"{digest}\"\n");
-        let error = read(Path::new("images/r.toml"), &text).unwrap_err();
-        assert_eq!(error.to_string(), "images/r.toml: bases of kind `disk-image` are not supported yet");
+        let base = read(Path::new("images/r.toml"), &text).unwrap();
+        let Source::DiskImage(pinned) = &base.source else { panic!() };
+        assert_eq!(pinned.location, Location::Url("https://x/y.img.xz".into()));
         assert_eq!(problems(&text.replace("https", "ftp")).len(), 1);
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/raspios-lite.toml");
+        assert!(matches!(Base::load(&shipped).unwrap().source, Source::DiskImage(_)));
     }
 }

@@ -58,8 +58,14 @@ impl<'a> Build<'a> {
         let (set, below) =
             self.base.sets.get(&self.node.package_set()).context("a node without its packages")?;
         let epoch = packages_epoch(&self.base.lock);
-        let parts =
-            node::Parts { description, node: self.node, overlays: &overlays, artifacts: &artifacts, epoch };
+        let parts = node::Parts {
+            description,
+            node: self.node,
+            overlays: &overlays,
+            artifacts: &artifacts,
+            official: matches!(self.base.base.source, Source::DiskImage(_)),
+            epoch,
+        };
         let made = node::root(&parts, below, store)?;
         let root = store.put_tree(&made.tree)?;
         let ram = match self.node.root {
@@ -158,6 +164,7 @@ impl<'a> Build<'a> {
         let kind = match base.base.source {
             Source::Apt(_) => "apt",
             Source::Tar(_) => "tar",
+            Source::DiskImage(_) => "disk-image",
         };
         Manifest {
             format: manifest::FORMAT,

@@ -13,14 +13,13 @@ use crate::base::fetch::{FetchError, Fetcher};
 use crate::base::lock::Lock;
 use crate::base::mirror::Mirrors;
 use crate::base::resolve::Renew;
-use crate::base::{Base, Source, tar};
+use crate::base::{Base, Source, disk_image, tar};
 use crate::cluster::Node;
 use crate::digest::{Digest, Key};
 use crate::hint::Hint;
 use crate::layer::packages::{Seed, SeedGroup, SeedUser};
 use crate::manifest::Missing;
 use crate::overlay::{Artifact, Overlay};
-use crate::store::Store;
 use crate::tree::{Meta, Time, Tree};
 
 use super::{Request, locking, packages};
@@ -86,9 +85,9 @@ fn try_prepare(base: Base, lock: Lock, request: &Request) -> anyhow::Result<Prep
             };
             (empty, package_sets(&maker, &nodes, request)?)
         }
-        Source::Tar(pinned) => {
+        Source::Tar(pinned) | Source::DiskImage(pinned) => {
             let file = fetcher.pinned(&base.name, pinned)?;
-            let (root, boot) = tar_base(&file, &pinned.sha256, request.store)?;
+            let (root, boot) = imported(&base.source, &file, &pinned.sha256, request)?;
             let root = (root, Arc::new(request.store.tree(&root)?));
             let sets = nodes.iter().map(|node| (node.package_set(), root.clone())).collect();
             (request.store.tree(&boot)?, sets)
@@ -165,13 +164,25 @@ fn artifact(
     }
 }
 
-/// A tarball's two trees, imported once.
-fn tar_base(file: &Path, sha256: &Digest, store: &Store) -> anyhow::Result<(Digest, Digest)> {
-    let key = |part: &str| Key::new("tar base 1").with(part.as_bytes()).with(sha256.bytes()).finish();
+/// The two trees of a tarball or an image, imported once.
+fn imported(
+    source: &Source,
+    file: &Path,
+    sha256: &Digest,
+    request: &Request,
+) -> anyhow::Result<(Digest, Digest)> {
+    let store = request.store;
+    let recipe = if matches!(source, Source::Tar(_)) { "tar base 1" } else { "disk image base 1" };
+    let key = |part: &str| Key::new(recipe).with(part.as_bytes()).with(sha256.bytes()).finish();
     if let (Some(root), Some(boot)) = (store.layer(&key("root"))?, store.layer(&key("boot"))?) {
         return Ok((root, boot));
     }
-    let trees = tar::read(file, sha256, store).context("importing the base")?;
+    let trees = match source {
+        Source::DiskImage(_) => {
+            disk_image::read(file, sha256, store, request.progress).context("importing the base")?
+        }
+        _ => tar::read(file, sha256, store).context("importing the base")?,
+    };
     let (root, boot) = (store.put_tree(&trees.root)?, store.put_tree(&trees.boot)?);
     store.put_layer(&key("root"), &root)?;
     store.put_layer(&key("boot"), &boot)?;

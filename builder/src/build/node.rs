@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::xattrs;
+use crate::base::firstboot;
 use crate::cluster::Node;
 use crate::digest::{Digest, Key};
 use crate::layer::artifact::{self, Extract};
@@ -31,6 +32,8 @@ pub struct Parts<'a> {
     pub overlays: &'a [&'a Overlay],
     /// Files of artifacts that are had, by name.
     pub artifacts: &'a BTreeMap<String, PathBuf>,
+    /// The base is an official image, whose first boot is not to happen.
+    pub official: bool,
     /// Time of all that is made here.
     pub epoch: i64,
 }
@@ -51,6 +54,10 @@ pub fn root(parts: &Parts, below: &Tree, store: &Store) -> anyhow::Result<Root> 
     let values = Values::new(cluster, overlays, parts.node);
     let mut made = Root { tree: below.clone(), origins: Origins::default(), overlays: Vec::new() };
     let name = parts.node.name.as_str();
+    if parts.official {
+        let layer = firstboot::layer(&made.tree, store).context("switching off the image's first boot")?;
+        merge(&mut made, &layer, "gt-image: what the image does at its first boot, switched off")?;
+    }
     for overlay in parts.overlays {
         let layer = render(overlay, &values, &made.tree, store, parts.epoch)?;
         let mut key = Key::new("overlay 1").with(layer_digest(&layer).bytes());

@@ -10,6 +10,7 @@ mod image;
 mod layout;
 mod mbr;
 mod output;
+pub mod read;
 
 use std::path::PathBuf;
 

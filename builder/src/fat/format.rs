@@ -154,7 +154,7 @@ pub(super) fn put_long_entries(out: &mut Vec<u8>, long: &[u16], short: &Short) {
 }
 
 /// Ties long entries to their short one: `ChkSum()` of fatgen103.
-fn checksum(short: &Short) -> u8 {
+pub(super) fn checksum(short: &Short) -> u8 {
     short.iter().fold(0u8, |sum, &b| sum.rotate_right(1).wrapping_add(b))
 }
 
@@ -171,6 +171,20 @@ pub(super) fn dos_time(time: Time) -> (u16, u16) {
     let time = (of_day / 3600) << 11 | (of_day / 60 % 60) << 5 | (of_day % 60 / 2);
     // Cannot fail: the range above makes both fit 16 bits.
     (u16::try_from(date).unwrap_or(u16::MAX), u16::try_from(time).unwrap_or(0))
+}
+
+/// The way back. A day or a month that is none counts as the nearest that is one.
+pub(super) fn unix_time(date: u16, time: u16) -> Time {
+    let (year, month, day) = (1980 + i64::from(date >> 9), i64::from(date >> 5 & 15), i64::from(date & 31));
+    let (month, day) = (month.clamp(1, 12), day.max(1));
+    // The inverse of `civil`: years begin in March.
+    let shifted_year = if month > 2 { year } else { year - 1 };
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let era = shifted_year / 400;
+    let year_of_era = shifted_year % 400;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year - 719_468;
+    let (hour, minute, second) = (i64::from(time >> 11), i64::from(time >> 5 & 63), i64::from(time & 31) * 2);
+    Time::seconds(days * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
 /// Year, month and day of a day counted from 1970-01-01, by the Gregorian calendar; years begin in
@@ -214,6 +228,16 @@ mod tests {
         ] {
             assert_eq!(fields(sec), want, "second {sec}");
         }
+    }
+
+    #[test]
+    fn times_come_back() {
+        for sec in (315_532_800..4_354_819_198).step_by(86_399 * 2) {
+            let (date, time) = dos_time(Time::seconds(sec));
+            assert_eq!(unix_time(date, time), Time::seconds(sec / 2 * 2));
+        }
+        unix_time(0, 0);
+        unix_time(u16::MAX, u16::MAX);
     }
 
     #[test]

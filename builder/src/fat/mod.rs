@@ -11,6 +11,7 @@ mod format;
 mod geometry;
 mod layout;
 mod name;
+pub mod read;
 mod writer;
 
 use crate::store::StoreError;

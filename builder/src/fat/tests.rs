@@ -12,14 +12,14 @@ fn options() -> Options {
     Options { size: 40 * MIB, serial: 0x1234_abcd, label: "bootfs".into(), hidden_sectors: 16_384 }
 }
 
-fn store_with(bytes: &[&[u8]]) -> (tempfile::TempDir, Store) {
+pub(super) fn store_with(bytes: &[&[u8]]) -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("store")).unwrap();
     bytes.iter().for_each(|b| _ = store.put_bytes(b).unwrap());
     (dir, store)
 }
 
-fn image(tree: &Tree, store: &Store) -> Vec<u8> {
+pub(super) fn image(tree: &Tree, store: &Store) -> Vec<u8> {
     let mut sink = Plain::new(Vec::new());
     lay_out(tree, &options()).unwrap().write(store, &mut sink).unwrap();
     sink.into_inner()
