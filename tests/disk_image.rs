@@ -149,7 +149,7 @@ fn bad_images() {
     let good = fs::read_to_string(site.path("images/mini.toml")).unwrap();
     let digest = sha256(&image);
     site.write("images/mini.toml", &good.replace(&digest, &"0".repeat(64)));
-    let told = fails(1, &mut site.gt_image(["build", "--node", "n1", "--no-image"]));
+    let told = fails(&mut site.gt_image(["build", "--node", "n1", "--no-image"]), 1);
     assert!(told.contains("official.img") && told.contains(&digest), "{told}");
     let bytes = fs::read(&image).unwrap();
     for (name, change, want) in [
@@ -168,7 +168,7 @@ fn bad_images() {
         let file = site.path("images").join(name);
         fs::write(&file, bytes).unwrap();
         with_base(&site, &file);
-        let told = fails(1, &mut site.gt_image(["build", "--node", "n1", "--no-image"]));
+        let told = fails(&mut site.gt_image(["build", "--node", "n1", "--no-image"]), 1);
         assert!(told.contains(want) && told.contains(name), "{name}: {told}");
         fs::remove_file(file).unwrap();
     }
