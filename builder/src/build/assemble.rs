@@ -153,7 +153,7 @@ impl<'a> Build<'a> {
         let artifacts = overlays.iter().flat_map(|o| &o.artifacts).map(|a| manifest::Artifact {
             name: a.name.to_string(),
             sha256: a.sha256.hex(),
-            licence: a.licence.clone().unwrap_or_default(),
+            licence: a.licence.clone(),
         });
         let kind = match base.base.source {
             Source::Apt(_) => "apt",

@@ -69,7 +69,8 @@ fn try_prepare(base: Base, lock: Lock, request: &Request) -> anyhow::Result<Prep
         Some(apt) => Mirrors::of(apt).context("finding the archive's mirrors")?,
         None => Mirrors::default(),
     };
-    let fetcher = Fetcher::new(locking.cache, mirrors, locking.offline, request.progress);
+    let fetcher =
+        Fetcher::new(locking.cache, mirrors, locking.offline, request.progress).near(locking.nearby);
     let empty = Tree::new(Meta::root_owned(0o755, Time::default()));
     let nodes: Vec<&Node> =
         request.nodes.iter().copied().filter(|node| node.base.as_str() == base.name).collect();
@@ -118,51 +119,40 @@ fn package_sets(
     Ok(digests.into_iter().zip(trees).map(|((name, digest), tree)| (name, (digest, tree))).collect())
 }
 
-/// All artifacts that the nodes' overlays want.
+/// All artifacts that the nodes' overlays want, fetched at the same time.
 fn artifacts(
     nodes: &[&Node],
     request: &Request,
     lock: &Lock,
     fetcher: &Fetcher,
 ) -> anyhow::Result<BTreeMap<String, Result<PathBuf, Missing>>> {
+    let overlays = nodes.iter().flat_map(|node| request.description.overlays.expand_node(node));
+    let wanted: BTreeMap<&str, (&Overlay, &Artifact)> =
+        overlays.flat_map(|o| o.artifacts.iter().map(move |a| (a.name.as_str(), (o, a)))).collect();
+    let mut locked = Vec::new();
+    for name in wanted.keys() {
+        locked.push(lock.artifact(name).with_context(|| format!("the lock has no artifact `{name}`"))?);
+    }
+    let files = fetcher.artifacts(&locked);
     let mut had = BTreeMap::new();
-    for overlay in nodes.iter().flat_map(|node| request.description.overlays.expand_node(node)) {
-        for wanted in &overlay.artifacts {
-            let name = wanted.name.as_str();
-            if !had.contains_key(name) {
-                had.insert(name.to_owned(), artifact(overlay, wanted, request, lock, fetcher)?);
+    for (((name, (overlay, artifact)), locked), file) in wanted.into_iter().zip(locked).zip(files) {
+        let file = match file {
+            Ok(file) => Ok(file),
+            Err(FetchError::Artifact(_)) if request.locking.keep_going => Err(Missing {
+                overlay: overlay.name.to_string(),
+                artifact: name.to_owned(),
+                source: locked.source.to_string(),
+                sha256: artifact.sha256.hex(),
+            }),
+            Err(e) => {
+                let hint = Hint(e.hint().to_owned());
+                let wants = format!("overlay `{}` wants artifact `{name}`", overlay.name);
+                return Err(anyhow::Error::new(e).context(hint).context(wants));
             }
-        }
+        };
+        had.insert(name.to_owned(), file);
     }
     Ok(had)
-}
-
-fn artifact(
-    overlay: &Overlay,
-    wanted: &Artifact,
-    request: &Request,
-    lock: &Lock,
-    fetcher: &Fetcher,
-) -> anyhow::Result<Result<PathBuf, Missing>> {
-    let missing = |source: String| Missing {
-        overlay: overlay.name.to_string(),
-        artifact: wanted.name.to_string(),
-        source,
-        sha256: wanted.sha256.hex(),
-    };
-    // With `--keep-going` the lock has no entry for what could not be had.
-    let Some(locked) = lock.artifact(wanted.name.as_str()) else {
-        return Ok(Err(missing("not in the lock".into())));
-    };
-    match fetcher.artifact(locked) {
-        Ok(file) => Ok(Ok(file)),
-        Err(_) if request.locking.keep_going => Ok(Err(missing(locked.source.to_string()))),
-        Err(e) => {
-            let hint = Hint(e.hint().to_owned());
-            let wants = format!("overlay `{}` wants artifact `{}`", overlay.name, wanted.name);
-            Err(anyhow::Error::new(e).context(hint).context(wants))
-        }
-    }
 }
 
 /// A tarball's two trees, imported once.

@@ -10,9 +10,9 @@ mod size;
 mod users;
 pub(crate) mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -39,6 +39,8 @@ pub struct Cluster {
     pub timezone: TimeZone,
     /// The network that they are on.
     pub network: Network,
+    /// What this site has nearer than upstream.
+    pub artifacts: Artifacts,
     /// `[vars]`.
     pub vars: toml::Table,
     /// The users of every node, by name.
@@ -57,6 +59,15 @@ impl Cluster {
     pub fn fqdn(&self, node: &Node) -> String {
         format!("{}.{}", node.name, self.domain)
     }
+}
+
+/// Where upstream files are looked for before upstream; it changes no byte of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Artifacts {
+    /// Prefixes of addresses and what stands in their place.
+    pub mirrors: BTreeMap<String, String>,
+    /// A folder of files, as written: relative to `cluster.toml`, or absolute.
+    pub folder: Option<PathBuf>,
 }
 
 /// The network of the nodes.

@@ -146,12 +146,14 @@ pub struct Artifact {
     pub name: ThingName,
     /// Where it comes from.
     pub origin: Origin,
+    /// For people: as stated, or as its address tells.
+    pub version: Option<String>,
     /// What it must be.
     pub sha256: Digest,
     /// Bytes, when stated.
     pub size: Option<u64>,
-    /// SPDX expression, when stated.
-    pub licence: Option<String>,
+    /// SPDX expression.
+    pub licence: String,
     /// What goes where.
     pub extract: Vec<Extract>,
     /// Where the name is written.
@@ -177,7 +179,7 @@ pub enum Origin {
 /// One file or folder out of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extract {
-    /// The path in the archive; the artifact itself when `None`.
+    /// The path in the archive, a folder's with `/` at its end; the artifact itself when `None`.
     pub from: Option<String>,
     /// The path on the node.
     pub to: TargetPath,
