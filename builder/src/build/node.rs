@@ -65,11 +65,12 @@ pub fn root(parts: &Parts, below: &Tree, store: &Store) -> anyhow::Result<Root> 
                 .map(|e| Extract {
                     from: e.from.clone(),
                     to: e.to.tree().clone(),
-                    mode: e.mode.map_or(0o644, |mode| mode.bits()),
+                    mode: e.mode.map(|mode| mode.bits()),
                 })
                 .collect();
             let taking = || format!("taking artifact `{}` for overlay `{}`", artifact.name, overlay.name);
-            let layer = artifact::layer(file, &wanted, parts.epoch, store).with_context(taking)?;
+            let sha256 = &artifact.sha256;
+            let layer = artifact::stored(file, sha256, &wanted, parts.epoch, store).with_context(taking)?;
             key = key.with(layer_digest(&layer).bytes());
             let origin = format!("artifact {} of overlay {}", artifact.name, overlay.name);
             merge(&mut made, &layer, &origin).with_context(taking)?;
