@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is the assertion")]
 
+mod artifacts;
 mod cli;
 mod doctor;
 mod fenn;
@@ -32,6 +33,7 @@ fn main() {
     let mut trials = Vec::new();
     trials.extend(cli::trials());
     trials.extend(small::trials());
+    trials.extend(artifacts::trials());
     trials.extend(fenn::trials());
     trials.extend(netboot::trials());
     trials.extend(netroot::trials());

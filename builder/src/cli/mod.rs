@@ -3,6 +3,7 @@
 //! Spec: design.md section 11.
 
 mod adopt;
+mod artifacts;
 mod build;
 mod completions;
 mod diff;
@@ -118,6 +119,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Diff(diff::Diff),
     Why(why::Why),
+    Artifacts(artifacts::Artifacts),
     Serve(serve::Serve),
     Status(status::Status),
     Doctor(doctor::Doctor),
@@ -158,6 +160,7 @@ pub fn main() -> ExitCode {
             Command::Inspect(c) => c.run(global),
             Command::Diff(c) => c.run(global),
             Command::Why(c) => c.run(global),
+            Command::Artifacts(c) => c.run(global),
             Command::Serve(c) => c.run(global),
             Command::Status(c) => c.run(global),
             Command::Doctor(c) => c.run(global),
@@ -210,6 +213,9 @@ mod tests {
         check::<Vec<super::inspect::Row>>("output-inspect");
         check::<Vec<super::diff::Row>>("output-diff");
         check::<super::why::Answer>("output-why");
+        check::<Vec<super::artifacts::list::Row>>("output-artifacts");
+        check::<Vec<super::artifacts::import::Row>>("output-artifacts-import");
+        check::<Vec<super::artifacts::export::Row>>("output-artifacts-export");
         check::<crate::serve::status::Status>("output-status");
         check::<super::doctor::Report>("output-doctor");
         check::<super::adopt::Adopted>("output-adopt");
