@@ -38,6 +38,7 @@ fn help_fits_80_columns() {
         "adopt",
         "rollback",
         "reset",
+        "check",
         "known-hosts",
         "gc",
     ];

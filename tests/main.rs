@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is the assertion")]
 
 mod artifacts;
+mod check;
 mod cli;
 mod doctor;
 mod fenn;
@@ -34,6 +35,7 @@ fn main() {
     trials.extend(cli::trials());
     trials.extend(small::trials());
     trials.extend(artifacts::trials());
+    trials.extend(check::trials());
     trials.extend(fenn::trials());
     trials.extend(netboot::trials());
     trials.extend(netroot::trials());

@@ -5,6 +5,7 @@
 mod adopt;
 mod artifacts;
 mod build;
+mod check;
 mod completions;
 mod diff;
 mod doctor;
@@ -126,6 +127,7 @@ enum Command {
     Adopt(adopt::Adopt),
     Rollback(rollback::Rollback),
     Reset(reset::Reset),
+    Check(check::Check),
     KnownHosts(known_hosts::KnownHosts),
     Gc(gc::Gc),
     Completions(completions::Completions),
@@ -167,6 +169,7 @@ pub fn main() -> ExitCode {
             Command::Adopt(c) => c.run(global),
             Command::Rollback(c) => c.run(global),
             Command::Reset(c) => c.run(global),
+            Command::Check(c) => c.run(global),
             Command::KnownHosts(c) => c.run(global),
             Command::Gc(c) => c.run(global),
             Command::Completions(c) => c.run(),
@@ -221,6 +224,7 @@ mod tests {
         check::<super::adopt::Adopted>("output-adopt");
         check::<Vec<super::rollback::Row>>("output-rollback");
         check::<Vec<super::reset::Row>>("output-reset");
+        check::<Vec<super::check::Row>>("output-check");
         check::<Vec<super::known_hosts::Row>>("output-known-hosts");
         check::<crate::store::Freed>("output-gc");
     }

@@ -84,9 +84,10 @@ impl Checker<'_> {
             _ => self.machine("the server", &raw.server, subnet.as_ref()),
         };
         let dns = raw.dns.iter().filter_map(|at| self.address(at)).collect();
-        let reset = self.reset(raw.reset.as_deref());
+        let reset = self.command("reset", raw.reset.as_deref(), &super::RESET);
+        let check = self.command("check", raw.check.as_deref(), &super::CHECK);
         let dhcp = raw.dhcp.unwrap_or_default();
-        Some(Network { subnet: subnet?.value, gateway, dns, server, dhcp, reset })
+        Some(Network { subnet: subnet?.value, gateway, dns, server, dhcp, reset, check })
     }
 
     fn artifacts(&mut self, raw: &wire::Artifacts) -> Artifacts {
@@ -113,13 +114,13 @@ impl Checker<'_> {
     }
 
     /// An empty list is as good as none: there is no way to say that no node can be reset.
-    fn reset(&mut self, raw: Option<&[At<String>]>) -> Vec<String> {
+    fn command(&mut self, key: &str, raw: Option<&[At<String>]>, default: &[&str]) -> Vec<String> {
         let words = raw.unwrap_or_default();
         match words.first() {
-            None => super::RESET.map(str::to_owned).to_vec(),
+            None => default.iter().map(|word| (*word).to_owned()).collect(),
             Some(program) => {
                 if program.get().trim().is_empty() {
-                    self.add(program, "the first word of `reset` must be a program, such as `ssh`");
+                    self.add(program, format!("the first word of `{key}` must be a program, such as `ssh`"));
                 }
                 words.iter().map(|word| word.get().clone()).collect()
             }

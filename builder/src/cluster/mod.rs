@@ -85,12 +85,34 @@ pub struct Network {
     pub dhcp: Dhcp,
     /// Program and arguments that have a running node reboot, each a template; never empty.
     pub reset: Vec<String>,
+    /// Program and arguments that run the checks of a node on it, each a template; never empty.
+    pub check: Vec<String>,
 }
 
 /// `[network] reset` when it is left out: nobody is there to type a password or to confirm a key, so ssh
 /// must not ask, and a node that is gone must not be waited for.
 pub const RESET: [&str; 8] =
     ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "root@{{ node.ip }}", "systemctl", "reboot"];
+
+/// `[network] check` when it is left out. The host key is judged by the keys that follow from the cluster key, so
+/// that nobody is asked and a stranger at the node's address is not believed; a node that vanishes meanwhile
+/// must not be waited for.
+pub const CHECK: [&str; 14] = [
+    "ssh",
+    "-o",
+    "BatchMode=yes",
+    "-o",
+    "ConnectTimeout=10",
+    "-o",
+    "ServerAliveInterval=15",
+    "-o",
+    "StrictHostKeyChecking=yes",
+    "-o",
+    "UserKnownHostsFile={{ known_hosts }}",
+    "root@{{ node.ip }}",
+    "/usr/lib/gt/check",
+    "each",
+];
 
 /// How the server takes part in DHCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -71,6 +71,10 @@ pub(crate) struct Network {
     /// template. `ssh -o BatchMode=yes -o ConnectTimeout=10 root@{{ node.ip }} systemctl reboot` when left
     /// out.
     pub reset: Option<Vec<At<String>>>,
+    /// The command by which `gt-image check` runs a node's checks on it, word by word; each word is a template,
+    /// and `known_hosts` is a file of the nodes' host keys. When left out, `ssh` as root runs
+    /// `/usr/lib/gt/check each` and takes no other host key.
+    pub check: Option<Vec<At<String>>>,
 }
 
 /// Where upstream files, which overlays pin by digest, are looked for before upstream.
