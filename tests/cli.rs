@@ -29,6 +29,7 @@ fn help_fits_80_columns() {
         "inspect",
         "diff",
         "why",
+        "overlays",
         "artifacts",
         "artifacts list",
         "artifacts fetch",

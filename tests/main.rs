@@ -19,6 +19,7 @@ mod kernel;
 mod netboot;
 mod netroot;
 mod ops;
+mod pages;
 mod qemu_initramfs;
 mod roles;
 mod serve;
@@ -36,6 +37,7 @@ fn main() {
     trials.extend(small::trials());
     trials.extend(artifacts::trials());
     trials.extend(check::trials());
+    trials.extend(pages::trials());
     trials.extend(fenn::trials());
     trials.extend(netboot::trials());
     trials.extend(netroot::trials());

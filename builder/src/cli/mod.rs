@@ -14,6 +14,7 @@ mod gc;
 mod inspect;
 mod known_hosts;
 mod lock;
+mod overlays;
 mod plan;
 mod project;
 mod report;
@@ -121,6 +122,7 @@ enum Command {
     Diff(diff::Diff),
     Why(why::Why),
     Artifacts(artifacts::Artifacts),
+    Overlays(overlays::Overlays),
     Serve(serve::Serve),
     Status(status::Status),
     Doctor(doctor::Doctor),
@@ -163,6 +165,7 @@ pub fn main() -> ExitCode {
             Command::Diff(c) => c.run(global),
             Command::Why(c) => c.run(global),
             Command::Artifacts(c) => c.run(global),
+            Command::Overlays(c) => c.run(global),
             Command::Serve(c) => c.run(global),
             Command::Status(c) => c.run(global),
             Command::Doctor(c) => c.run(global),
@@ -219,6 +222,7 @@ mod tests {
         check::<Vec<super::artifacts::list::Row>>("output-artifacts");
         check::<Vec<super::artifacts::import::Row>>("output-artifacts-import");
         check::<Vec<super::artifacts::export::Row>>("output-artifacts-export");
+        check::<Vec<super::overlays::Row>>("output-overlays");
         check::<crate::serve::status::Status>("output-status");
         check::<super::doctor::Report>("output-doctor");
         check::<super::adopt::Adopted>("output-adopt");

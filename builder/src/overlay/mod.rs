@@ -7,6 +7,7 @@ mod description;
 mod expand;
 mod files;
 mod node;
+pub mod page;
 mod read;
 mod values;
 pub(crate) mod wire;
@@ -21,7 +22,7 @@ use crate::digest::Digest;
 pub use description::Description;
 pub use files::{Content, FileSource};
 pub use read::parse;
-pub use values::{FileKind, Mode, Owner, TargetPath, XattrValue};
+pub use values::{FileKind, Listen, Mode, Owner, TargetPath, XattrValue};
 
 /// All overlays, by name.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +59,8 @@ pub struct Overlay {
     pub disable: Vec<Placed<UnitName>>,
     /// Units never to start.
     pub mask: Vec<Placed<UnitName>>,
+    /// Ports that something of it listens on.
+    pub listens: Vec<Listen>,
     /// What `[[files]]` states.
     pub files: Vec<FileEntry>,
     /// What is in `files/`, in the order of the paths.

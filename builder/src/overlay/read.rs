@@ -42,6 +42,7 @@ pub fn parse(
         enable,
         disable,
         mask,
+        listens: reader.list(&raw.listens).into_iter().map(|l| l.value).collect(),
         files,
         sources,
         remove: reader.list(&raw.remove).into_iter().map(|p| p.value).collect(),

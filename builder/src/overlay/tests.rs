@@ -97,6 +97,18 @@ fn load(given: &[Given]) -> (Overlays, String) {
     (overlays, text)
 }
 
+/// An overlay with everything, and two with nothing.
+pub(crate) fn sample() -> Overlays {
+    // At the end of the top level's keys, so that no line moves which the tests below name.
+    let toml =
+        FULL.replacen("[sysctl]", "listens = [\"22/tcp logins\", \"8300-8302/udp gossip\"]\n[sysctl]", 1);
+    let given: &[Given] =
+        &[("full", &toml, &[("etc/hosts", "x\n")]), ("openssh", "", &[]), ("other", "", &[])];
+    let (overlays, report) = load(given);
+    assert_eq!(report, "");
+    overlays
+}
+
 fn full(toml: &str) -> String {
     load(&[("full", toml, &[("etc/hosts", "{{ node.name }}\n")]), ("openssh", "", &[]), ("other", "", &[])]).1
 }

@@ -36,6 +36,9 @@ pub(crate) struct File {
     /// Kernel parameters.
     pub sysctl: BTreeMap<At<String>, At<Scalar>>,
     pub units: Units,
+    /// Ports that something of it listens on and what for, such as `9100/tcp measurements for Prometheus`, or
+    /// `8300-8302/tcp …`. For people: nothing opens or closes a port.
+    pub listens: Vec<At<String>>,
     /// Only for what differs from a plain copy.
     pub files: Vec<FileEntry>,
     /// Paths of lower layers that go.
