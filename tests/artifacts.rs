@@ -78,6 +78,8 @@ fn the_lock_is_the_same() {
     assert_eq!(asked, 2);
     // Without the files: an error, or a node without the overlay; the lock stays as it is in both cases.
     fs::remove_dir_all(site.path("images/cache")).unwrap();
+    ok(&mut site.gt_image(["build", "--node", "n1", "--no-image", "--offline"]));
+    fs::remove_dir_all(site.path("images/store")).unwrap();
     let stderr = fails(&mut site.gt_image(["build", "--node", "n1", "--no-image", "--offline"]), 1);
     assert!(stderr.contains("overlay `role` wants artifact `a0`"), "{stderr}");
     let report = ok(&mut site.gt_image([
@@ -304,6 +306,7 @@ fn export() {
     // Another machine, without a network and with an empty cache: by import, or as the description's folder.
     for way in ["import", "folder"] {
         fs::remove_dir_all(site.path("images/cache")).unwrap();
+        fs::remove_dir_all(site.path("images/store")).ok();
         match way {
             "import" => _ = ok(&mut site.gt_image(["artifacts", "import", "usb"])),
             _ => site.edit("cluster.toml", "[vars]", "[artifacts]\nfolder = \"usb\"\n[vars]"),

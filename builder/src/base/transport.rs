@@ -28,6 +28,8 @@ pub(super) struct Client {
 pub(super) struct Reply {
     /// Offset of its first byte: what was asked for, or 0 from a server without ranges.
     pub from: u64,
+    /// Bytes that are to come, where the server says so.
+    pub left: Option<u64>,
     /// The bytes.
     pub body: Box<dyn Read>,
 }
@@ -93,7 +95,8 @@ impl Client {
             408 | 425 | 429 | 500..=599 => return Err(NoReply::Transient(format!("status {status}"))),
             _ => return Err(NoReply::Refused(format!("status {status}"))),
         };
-        Ok(Reply { from, body: Box::new(response.into_body().into_reader()) })
+        let left = response.body().content_length();
+        Ok(Reply { from, left, body: Box::new(response.into_body().into_reader()) })
     }
 }
 
@@ -110,7 +113,8 @@ fn open(path: &str, from: u64) -> Result<Reply, NoReply> {
         _ => NoReply::Refused(e.to_string()),
     })?;
     file.seek(SeekFrom::Start(from)).map_err(|e| NoReply::Refused(e.to_string()))?;
-    Ok(Reply { from, body: Box::new(file) })
+    let left = file.metadata().ok().map(|meta| meta.len().saturating_sub(from));
+    Ok(Reply { from, left, body: Box::new(file) })
 }
 
 fn sort(error: &ureq::Error) -> NoReply {

@@ -239,7 +239,8 @@ impl<'a> Build<'a> {
     }
 }
 
-fn packages_epoch(lock: &Lock) -> i64 {
+/// Time of all that a build makes.
+pub(super) fn packages_epoch(lock: &Lock) -> i64 {
     // A date beyond what fits is none that an archive has.
     i64::try_from(lock.epoch).unwrap_or(0)
 }

@@ -2,8 +2,8 @@
 //! Must not know: a node's own files, boot files, disks.
 //! Spec: design.md sections 2 and 6.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,12 +17,15 @@ use crate::base::{Base, Source, tar};
 use crate::cluster::Node;
 use crate::digest::{Digest, Key};
 use crate::hint::Hint;
+use crate::layer;
 use crate::layer::packages::{Seed, SeedGroup, SeedUser};
 use crate::manifest::Missing;
 use crate::overlay::{Artifact, Overlay};
 use crate::store::Store;
 use crate::tree::{Meta, Time, Tree};
 
+use super::assemble::packages_epoch;
+use super::node::extracts;
 use super::{Request, locking, packages};
 
 /// A base with its lock, and all that its nodes share.
@@ -35,7 +38,8 @@ pub struct PreparedBase {
     pub boot: Tree,
     /// The tree of each package set, by [`Node::package_set`].
     pub sets: BTreeMap<String, (Digest, Arc<Tree>)>,
-    /// Artifacts that were asked for: the file, or why it cannot be had.
+    /// Artifacts that were asked for: the file, or why it cannot be had. Not here is what is in the store,
+    /// unpacked.
     pub artifacts: BTreeMap<String, Result<PathBuf, Missing>>,
 }
 
@@ -119,7 +123,7 @@ fn package_sets(
     Ok(digests.into_iter().zip(trees).map(|((name, digest), tree)| (name, (digest, tree))).collect())
 }
 
-/// All artifacts that the nodes' overlays want, fetched at the same time.
+/// All artifacts that the nodes' overlays want and that are not unpacked yet, fetched at the same time.
 fn artifacts(
     nodes: &[&Node],
     request: &Request,
@@ -127,8 +131,16 @@ fn artifacts(
     fetcher: &Fetcher,
 ) -> anyhow::Result<BTreeMap<String, Result<PathBuf, Missing>>> {
     let overlays = nodes.iter().flat_map(|node| request.description.overlays.expand_node(node));
-    let wanted: BTreeMap<&str, (&Overlay, &Artifact)> =
+    let mut wanted: BTreeMap<&str, (&Overlay, &Artifact)> =
         overlays.flat_map(|o| o.artifacts.iter().map(move |a| (a.name.as_str(), (o, a)))).collect();
+    let epoch = packages_epoch(lock);
+    let mut needed = BTreeSet::new();
+    for (name, (_, artifact)) in &wanted {
+        if !layer::artifact::is_stored(&artifact.sha256, &extracts(artifact), epoch, request.store)? {
+            needed.insert(*name);
+        }
+    }
+    wanted.retain(|name, _| needed.contains(name));
     let mut locked = Vec::new();
     for name in wanted.keys() {
         locked.push(lock.artifact(name).with_context(|| format!("the lock has no artifact `{name}`"))?);

@@ -137,28 +137,47 @@ pub enum ArtifactError {
     Store(#[from] StoreError),
 }
 
-/// As [`layer`], from the store where it was made before: an artifact of some hundred megabytes is not
-/// unpacked for each node and each build. `sha256` is the file's.
+/// The layer that was made before of a file with this digest. So an artifact of some hundred megabytes is not
+/// unpacked for each node, and a build that makes nothing new does not even read it.
 pub fn stored(
+    sha256: &Digest,
+    wanted: &[Extract],
+    epoch: i64,
+    store: &Store,
+) -> Result<Option<Layer>, ArtifactError> {
+    match store.layer(&key(sha256, wanted, epoch))? {
+        Some(tree) => Ok(Some(stated(&store.tree(&tree)?, wanted)?)),
+        None => Ok(None),
+    }
+}
+
+/// True when [`stored`] has it.
+pub fn is_stored(sha256: &Digest, wanted: &[Extract], epoch: i64, store: &Store) -> Result<bool, StoreError> {
+    Ok(store.layer(&key(sha256, wanted, epoch))?.is_some())
+}
+
+/// Makes the layer of a file with this digest, for [`stored`] to have it from now on.
+pub fn make(
     file: &Path,
     sha256: &Digest,
     wanted: &[Extract],
     epoch: i64,
     store: &Store,
 ) -> Result<Layer, ArtifactError> {
+    let layer = layer(file, wanted, epoch, store)?;
+    store.put_layer(&key(sha256, wanted, epoch), &store.put_tree(layer.tree())?)?;
+    Ok(layer)
+}
+
+/// All that a layer follows from.
+fn key(sha256: &Digest, wanted: &[Extract], epoch: i64) -> Digest {
     let mut key = Key::new(RECIPE).with(sha256.bytes()).with(&epoch.to_le_bytes());
     for Extract { from, to, mode } in wanted {
         let (from, mode) = (from.as_deref().map(str::as_bytes), mode.map(u16::to_le_bytes));
         key = key.with(&[from.is_some().into(), mode.is_some().into()]).with(from.unwrap_or_default());
         key = key.with(to.as_bytes()).with(&mode.unwrap_or_default());
     }
-    let key = key.finish();
-    if let Some(tree) = store.layer(&key)? {
-        return Ok(stated(&store.tree(&tree)?, wanted)?);
-    }
-    let layer = layer(file, wanted, epoch, store)?;
-    store.put_layer(&key, &store.put_tree(layer.tree())?)?;
-    Ok(layer)
+    key.finish()
 }
 
 /// A layer of what is wanted, owned by root, with the time `epoch`.

@@ -157,9 +157,11 @@ fn a_folder_comes_out_whole_and_the_same_from_the_store() {
         let id = |name: &str| fresh.tree().id(&TreePath::new(name).unwrap());
         assert_eq!(id("opt/pkg/bin/tool") == id("opt/pkg/bin/second"), *file != "a.zip", "{file}");
         let digest = Digest::of(&std::fs::read(place.path(file)).unwrap());
-        let stored = || stored(&place.path(file), &digest, &wanted, DATE, &place.store).unwrap();
+        assert!(stored(&digest, &wanted, DATE, &place.store).unwrap().is_none());
+        let made = make(&place.path(file), &digest, &wanted, DATE, &place.store).unwrap();
+        let stored = || stored(&digest, &wanted, DATE, &place.store).unwrap().unwrap();
         let dump = |layer: &Layer| (lines(layer), crate::tree::dump::digest(layer.tree()));
-        assert_eq!(dump(&stored()), dump(&fresh), "{file}");
+        assert_eq!((dump(&made), dump(&stored())), (dump(&fresh), dump(&fresh)), "{file}");
         std::fs::remove_file(place.path(file)).unwrap();
         assert_eq!(dump(&stored()), dump(&fresh), "{file}: the file is not needed again");
         // All of an archive, with a mode for its files.
