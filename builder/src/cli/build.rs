@@ -143,6 +143,10 @@ fn text(done: &Report) -> String {
     if !missing.is_empty() {
         let _ = writeln!(out, "incomplete: these could not be had, so their overlays are left out");
         out.extend(missing);
+        let _ = writeln!(
+            out,
+            "run `gt-image artifacts list --missing` to see what to bring, and how it is known"
+        );
     }
     out
 }

@@ -392,3 +392,24 @@ fn origin_of_wheel(raw: &wire::Wheel) -> Option<Origin> {
         platform: text(&raw.platform)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_found_in_an_address() {
+        for (url, want) in [
+            ("https://h/consul/1.20.5/consul_1.20.5_linux_arm64.zip", Some("1.20.5")),
+            ("https://h/download/v1.32.3%2Bk3s1/k3s-airgap-images-arm64.tar.zst", Some("1.32.3+k3s1")),
+            ("https://h/v1.9.1/node_exporter-1.9.1.linux-arm64.tar.gz", Some("1.9.1")),
+            ("https://h/cni-plugins-linux-arm64-v1.6.2.tgz", Some("1.6.2")),
+            ("https://h/release/v1.32.7/bin/linux/arm64/kubelet?a=9.9", Some("1.32.7")),
+            ("https://10.0.0.1/tool", None),
+            ("https://h/arm64/k3s-arm64.bin", None),
+            ("https://h", None),
+        ] {
+            assert_eq!(version_of(&Origin::Url(url.into())).as_deref(), want, "{url}");
+        }
+    }
+}
