@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         trial("artifacts::the_lock_is_the_same_without_a_network", &[], the_lock_is_the_same),
         trial("artifacts::a_host_that_is_down_costs_little", &[], a_host_that_is_down_costs_little),
         trial("artifacts::every_form_is_unpacked", FORMS, every_form_is_unpacked),
+        trial("artifacts::a_wheel_comes_by_pip", &[Tier::Judge(&["python3"])], a_wheel_comes_by_pip),
         trial("artifacts::fetch_goes_on_where_it_ended", &[], fetch_goes_on_where_it_ended),
         trial("artifacts::fetch_tells_what_is_missing", &[], fetch_tells_what_is_missing),
         trial("artifacts::mirrors_come_first_and_are_not_trusted", &[], mirrors),
@@ -164,6 +165,58 @@ fn every_form_is_unpacked() {
     site.write("overlays/role/overlay.toml", &wrong);
     let stderr = fails(&mut site.gt_image(["build", "--node", "n1", "--no-image"]), 1);
     assert!(stderr.contains("has no file `tool`; it has `p/tool`"), "{stderr}");
+}
+
+/// pip looks into a folder here, as it would ask an index; its settings come from the environment.
+fn a_wheel_comes_by_pip() {
+    let site = Site::new();
+    let script = "import zipfile
+z = zipfile.ZipFile('wheels/demo_tool-1.5-py3-none-any.whl', 'w')
+z.writestr('demo_tool/bin/tool', 'tool')
+z.writestr('demo_tool-1.5.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: demo-tool\\nVersion: 1.5\\n')
+z.writestr('demo_tool-1.5.dist-info/WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
+z.writestr('demo_tool-1.5.dist-info/RECORD', '')
+";
+    site.write("make.py", script);
+    fs::create_dir(site.path("wheels")).unwrap();
+    run("sh", ["-c", &format!("cd {} && python3 make.py", site.path("").display())]);
+    let wheel = site.path("wheels/demo_tool-1.5-py3-none-any.whl");
+    let toml = format!(
+        "[[artifacts]]\nname = \"demo\"\nlicence = \"MIT\"\nsha256 = \"{}\"\n\
+         wheel = {{ package = \"demo-tool\", version = \"1.5\", platform = \"manylinux2014_aarch64\" }}\n\
+         extract = [{{ from = \"demo_tool/bin/tool\", to = \"/usr/bin/demo\", mode = \"0755\" }}]\n",
+        sha256(&wheel)
+    );
+    site.write("overlays/role/overlay.toml", &toml);
+    let pip = |command: &mut std::process::Command| {
+        command.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", site.path("wheels"));
+        ok(command)
+    };
+    pip(&mut site.gt_image(["lock"]));
+    let lock = lock_of(&site);
+    assert!(
+        lock.contains("version = 2\n") && !lock.contains("filename"),
+        "nobody knows its name yet: {lock}"
+    );
+    let out = pip(&mut site.gt_image(["artifacts", "fetch"]));
+    assert!(out.starts_with("demo: "), "{out}");
+    pip(&mut site.gt_image(["build", "--node", "n1", "--no-image", "--locked"]));
+    let dump = ok(&mut site.gt_image(["export", "--node", "n1", "--dump", "-"]));
+    assert!(Site::line(&dump, "/usr/bin/demo").unwrap().contains(" f 0755 0 0 "));
+    assert_eq!(lock_of(&site), lock);
+    // Carried by hand: pip is not asked, and the file has any name.
+    ok(&mut site.gt_image(["artifacts", "export", "usb"]));
+    fs::remove_dir_all(site.path("images/cache")).unwrap();
+    let out = ok(&mut site.gt_image(["artifacts", "import", "usb"]));
+    assert_eq!(out, "demo: usb/demo_tool-1.5-manylinux2014_aarch64.whl\n");
+    let text = ok(&mut site.gt_image(["artifacts", "list"]));
+    assert!(text.starts_with("demo 1.5: here, "), "{text}");
+    // Nowhere: the error names what a file of it is called.
+    fs::remove_dir_all(site.path("images/cache")).unwrap();
+    let mut command = site.gt_image(["artifacts", "fetch"]);
+    command.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", site.path("nothing"));
+    let stderr = fails(&mut command, 1);
+    assert!(stderr.contains("demo: pip: ") && stderr.contains("file   demo_tool-1.5-*.whl"), "{stderr}");
 }
 
 fn fetch_goes_on_where_it_ended() {

@@ -152,8 +152,7 @@ impl Fetcher {
     /// The cached file or the one that was put there by hand.
     fn here(&self, file: &Upstream<'_>) -> Result<Option<Had>, FetchError> {
         if let Some(sha256) = file.sha256 {
-            let path = self.artifact_path(&sha256);
-            let item = Item { path, ..self.item(file) };
+            let item = self.item(file);
             if self.cached(&item)? {
                 let size = fs::metadata(&item.path).map_err(wrap(&item.path))?.len();
                 return Ok(Some(Had { path: item.path, filename: file.filename.into(), sha256, size }));

@@ -22,7 +22,7 @@ pub fn page(overlay: &Overlay, all: &Overlays) -> String {
     page.section("Listens on");
     page.table(
         &["port", "for"],
-        overlay.listens.iter().map(|l| vec![code(&l.ports()), l.what.clone()]).collect(),
+        overlay.listens.iter().map(|l| vec![code(l.ports()), l.what.clone()]).collect(),
     );
     page.section("Needs");
     page.table(&["secret", "at", "comes from"], overlay.secrets.iter().map(secret).collect());

@@ -12,8 +12,8 @@ use crate::archive::Decoder;
 use crate::archive::ar::{ArError, ArReader};
 use crate::archive::tar::{self, EntryKind};
 
-/// A symbolic link's target has at most so many bytes (PATH_MAX less the zero byte).
-const LINK_MAX: u64 = 4095;
+/// Bytes of a symbolic link's target that are read: one more than it may have.
+const LINK_READ: u64 = 4096;
 /// Permission bits that are taken over: a set-user-ID bit is only set where an overlay says so.
 const BITS: u16 = 0o777;
 
@@ -69,7 +69,7 @@ fn zip(shown: &str, input: File, picker: &mut Picker<'_>) -> Result<(), Artifact
             () if file.is_symlink() => {
                 let mut target = Vec::new();
                 let io = |source| ArtifactError::Io { file: shown.to_owned(), source };
-                file.by_ref().take(LINK_MAX).read_to_end(&mut target).map_err(io)?;
+                file.by_ref().take(LINK_READ).read_to_end(&mut target).map_err(io)?;
                 What::Symlink(target)
             }
             () => What::File,

@@ -25,6 +25,8 @@ const RECIPE: &str = "artifact 1";
 /// Bytes that one artifact may give. The largest that a cluster has, container images for a whole
 /// Kubernetes, are 1 GiB; without a limit a file of a few kilobytes could fill the disk.
 const TOTAL_MAX: u64 = 16 << 30;
+/// A symbolic link's target has at most so many bytes: PATH_MAX less the zero byte.
+const LINK_MAX: usize = 4095;
 
 /// One file or folder that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,10 +219,15 @@ impl Picker<'_> {
         };
         let to = target(path)?;
         match &member.what {
+            // What holds the folder is the node's, not the archive's: `./` often has the mode of somebody's `/tmp`.
+            What::Dir if path == from => self.put(to, 0o755, Kind::Dir),
             What::Dir => self.put(to, member.mode, Kind::Dir),
             What::File => {
                 let object = self.object_once(data, object)?;
                 self.put(to, extract.mode.unwrap_or(member.mode), Kind::File(object))
+            }
+            What::Symlink(link) if link.is_empty() || link.contains(&0) || link.len() > LINK_MAX => {
+                Err(self.entry(member, "is a symbolic link to what can be no path".into()))
             }
             What::Symlink(link) => self.put(to, 0o777, Kind::Symlink(link.as_slice().into())),
             What::HardLink(link) => {
@@ -285,13 +292,17 @@ impl Picker<'_> {
     }
 }
 
-/// The layer of a tree that [`layer`] made: directories of wanted folders are stated, all others are only
-/// there to hold something. One way for what is fresh and what comes from the store, so that both are equal.
+/// The layer of a tree that [`layer`] made: directories in wanted folders are stated, all others are only there
+/// to hold something, so that a directory of the node below keeps its owner and mode. One way for what is fresh
+/// and what comes from the store, so that both are equal.
 fn stated(tree: &Tree, wanted: &[Extract]) -> Result<Layer, TreeError> {
     let folders: Vec<&TreePath> = wanted.iter().filter(|e| e.folder().is_some()).map(|e| &e.to).collect();
     let (mut layer, mut placed) = (Layer::new(), BTreeMap::<InodeId, InodeId>::new());
     for (path, id, inode) in tree.iter() {
-        if path.is_root() || (inode.is_dir() && !folders.iter().any(|folder| path.starts_with(folder))) {
+        let inside = |folder: &&&TreePath| path.starts_with(folder) && path != **folder;
+        // One that is empty is held by nothing else.
+        let empty = || tree.children(path).next().is_none();
+        if path.is_root() || (inode.is_dir() && !folders.iter().any(|f| inside(&f)) && !empty()) {
             continue;
         }
         match placed.get(&id) {

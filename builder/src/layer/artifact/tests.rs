@@ -18,7 +18,7 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
         let place = Place { dir, store };
-        place.sh("umask 022; mkdir -p in/pkg-1/bin in/pkg-1/etc/deep; cd in/pkg-1
+        place.sh("umask 022; mkdir -p in/pkg-1/bin in/pkg-1/etc/deep in/pkg-1/void; cd in/pkg-1
              printf tool >bin/tool; chmod 4755 bin/tool; printf note >README; printf x >etc/deep/x
              chmod 600 etc/deep/x; ln bin/tool bin/second; ln -s tool bin/link; ln -s ../bin etc/bins");
         place
@@ -142,7 +142,7 @@ fn a_folder_comes_out_whole_and_the_same_from_the_store() {
         let want = [
             "n file 400",
             "(opt directory 755)",
-            "opt/pkg directory 755",
+            "(opt/pkg directory 755)",
             "opt/pkg/README file 644",
             "opt/pkg/bin directory 755",
             "opt/pkg/bin/link symbolic link 777",
@@ -152,6 +152,7 @@ fn a_folder_comes_out_whole_and_the_same_from_the_store() {
             "opt/pkg/etc/bins symbolic link 777",
             "opt/pkg/etc/deep directory 755",
             "opt/pkg/etc/deep/x file 600",
+            "opt/pkg/void directory 755",
         ];
         assert_eq!(lines(&fresh), want, "{file}");
         let id = |name: &str| fresh.tree().id(&TreePath::new(name).unwrap());
@@ -168,6 +169,13 @@ fn a_folder_comes_out_whole_and_the_same_from_the_store() {
         place.sh(script.trim_start_matches("cp -a in deb; mkdir deb/DEBIAN"));
         let all = place.layer(file, &[extract(Some("/"), "/opt", Some(0o444))]).unwrap();
         assert!(lines(&all).contains(&"opt/pkg-1/etc/deep/x file 444".to_owned()), "{file}");
+        assert_eq!(
+            lines(&all)[0],
+            "(opt directory 755)",
+            "{file}: the archive's top is not the node's folder"
+        );
+        let empty = place.layer(file, &[extract(Some("pkg-1/void/"), "/void", None)]).unwrap();
+        assert_eq!(lines(&empty), ["void directory 755"], "{file}");
     }
 }
 
@@ -228,6 +236,25 @@ fn nothing_leaves_its_folder() {
     assert!(matches!(place.layer("fifo.tar", &twice), Err(ArtifactError::Tree(_))));
 }
 
+/// Only a zip can say such a thing: a link's target is its content there.
+#[test]
+fn a_link_to_nothing_is_refused() {
+    let place = Place::new();
+    for target in ["''", "'a\\0b'", "'x' * 5000"] {
+        let made = place.sh(&format!(
+            "python3 -c \"
+import zipfile
+i = zipfile.ZipInfo('p/link'); i.create_system = 3; i.external_attr = 0o120777 << 16
+zipfile.ZipFile('links.zip', 'w').writestr(i, {target})
+\""
+        ));
+        if made {
+            let error = place.layer("links.zip", &[extract(Some("p/"), "/p", None)]).unwrap_err().to_string();
+            assert!(error.ends_with("entry `p/link` is a symbolic link to what can be no path"), "{error}");
+        }
+    }
+}
+
 /// What Python writes into a zip, which is how wheels are made: no folders, and modes of its own.
 #[test]
 fn pythons_zip_files_are_read() {
@@ -243,6 +270,6 @@ z.writestr(i, 'plain')
         return;
     }
     let layer = place.layer("w-1-py3-none-any.whl", &[extract(Some("pkg/"), "/w", None)]).unwrap();
-    let want = ["w directory 755", "w/bin directory 755", "w/bin/tool file 755", "w/plain file 600"];
+    let want = ["(w directory 755)", "w/bin directory 755", "w/bin/tool file 755", "w/plain file 600"];
     assert_eq!(lines(&layer), want);
 }
