@@ -14,8 +14,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::{Global, Hint, project::Project, report};
+use crate::base::fetch::Fetcher;
 use crate::base::nearby::SUMS;
-use crate::build::artifacts::used;
+use crate::build::artifacts::{Used, used};
 use crate::digest::Digest;
 use crate::io::progress::Unit;
 use crate::overlay::Description;
@@ -62,62 +63,67 @@ impl Import {
         for path in &self.paths {
             collect(path, 0, &mut files).with_context(|| format!("looking into `{}`", path.display()))?;
         }
-        let total = files.values().map(|size| size.unwrap_or(0)).sum();
+        let total: u64 = files.values().sum();
         let task = global.progress().task("looking at files", Unit::Bytes, Some(total));
         let mut rows = Vec::new();
         for (file, size) in &files {
-            let reading = || format!("reading `{}`", file.display());
-            let mut input = fs::File::open(file).with_context(reading)?;
-            let sha256 = Digest::of_reader(&mut input).with_context(reading)?;
-            task.advance(size.unwrap_or(0));
-            let name = file.file_name().unwrap_or_default();
-            let known: Vec<_> = all.iter().filter(|used| used.artifact.sha256 == sha256).collect();
-            let path = match known.is_empty() {
-                true => None,
-                false => Some(fetcher.import(file, &sha256)?.display().to_string()),
-            };
-            let namesake = all
-                .iter()
-                .find(|used| path.is_none() && used.artifact.filename.as_deref().is_some_and(|f| name == f));
-            rows.push(Row {
-                file: file.display().to_string(),
-                sha256: sha256.hex(),
-                artifact: known.first().map(|used| used.artifact.name.clone()),
-                namesake: namesake.map(|used| used.artifact.name.clone()),
-                path,
-            });
+            rows.push(take(file, &all, &fetcher)?);
+            task.advance(*size);
         }
         drop(task);
         if global.json {
-            report::json(&rows)?
+            report::json(&rows)?;
         } else {
-            report::print(&text(&rows))?
+            report::print(&text(&rows))?;
         }
-        // Who names a file means it; a folder may hold anything.
-        let strange = |path: &&PathBuf| {
-            path.is_file()
-                && rows.iter().any(|r| r.artifact.is_none() && Path::new(&r.file) == path.as_path())
-        };
-        let strange = self.paths.iter().filter(strange).count();
-        if strange > 0 || rows.iter().all(|row| row.artifact.is_none()) {
-            let what = match strange {
-                0 => "none of these files is an artifact of this description".to_owned(),
-                1 => "1 file that was named is no artifact of this description".to_owned(),
-                n => format!("{n} files that were named are no artifacts of this description"),
-            };
-            let hint = "run `gt-image artifacts list` for the digests that are wanted";
-            return Err(anyhow::anyhow!(what).context(Hint(hint.into())));
-        }
-        Ok(ExitCode::SUCCESS)
+        self.verdict(&rows)
     }
+
+    /// Who names a file means it, so one that is no artifact is an error; a folder may hold anything, but
+    /// not nothing.
+    fn verdict(&self, rows: &[Row]) -> anyhow::Result<ExitCode> {
+        let strange = |path: &&PathBuf| {
+            rows.iter().any(|row| row.artifact.is_none() && Path::new(&row.file) == path.as_path())
+        };
+        let what = match self.paths.iter().filter(strange).count() {
+            0 if rows.iter().any(|row| row.artifact.is_some()) => return Ok(ExitCode::SUCCESS),
+            0 => "none of these files is an artifact of this description".to_owned(),
+            1 => "1 file that was named is no artifact of this description".to_owned(),
+            n => format!("{n} files that were named are no artifacts of this description"),
+        };
+        let hint = "run `gt-image artifacts list` for the digests that are wanted";
+        Err(anyhow::anyhow!(what).context(Hint(hint.into())))
+    }
+}
+
+/// Looks at one file, and takes it into the cache when it is known.
+fn take(file: &Path, all: &[Used], fetcher: &Fetcher) -> anyhow::Result<Row> {
+    let reading = || format!("reading `{}`", file.display());
+    let sha256 = fs::File::open(file).and_then(|mut input| Digest::of_reader(&mut input));
+    let sha256 = sha256.with_context(reading)?;
+    let known = all.iter().find(|used| used.artifact.sha256 == sha256);
+    let path = match known {
+        Some(_) => Some(fetcher.import(file, &sha256)?.display().to_string()),
+        None => None,
+    };
+    let name = file.file_name().and_then(|name| name.to_str());
+    let same = |used: &&Used| known.is_none() && used.artifact.filename.as_deref() == name;
+    Ok(Row {
+        file: file.display().to_string(),
+        sha256: sha256.hex(),
+        artifact: known.map(|used| used.artifact.name.clone()),
+        // A wheel has no name to share, and a name that is no text none either.
+        namesake: name.and_then(|_| all.iter().find(same)).map(|used| used.artifact.name.clone()),
+        path,
+    })
 }
 
 /// Files with their sizes, in the order of their paths. Links are not followed, but for those that are
 /// named; hidden files are left out, and the list of a folder that `export` made.
-fn collect(path: &Path, depth: usize, files: &mut BTreeMap<PathBuf, Option<u64>>) -> anyhow::Result<()> {
+fn collect(path: &Path, depth: usize, files: &mut BTreeMap<PathBuf, u64>) -> anyhow::Result<()> {
     let meta = if depth == 0 { fs::metadata(path)? } else { fs::symlink_metadata(path)? };
     if meta.is_file() {
-        files.insert(path.to_owned(), Some(meta.len()));
+        files.insert(path.to_owned(), meta.len());
     } else if meta.is_dir() && depth < DEPTH {
         for entry in fs::read_dir(path)? {
             let entry = entry?;

@@ -81,7 +81,8 @@ impl List {
             report::json(&rows)?;
         } else {
             report::print(&text(&rows))?;
-            global.progress().say(&format!("{total} artifacts, {here} here, {} missing", total - here));
+            let noun = if total == 1 { "artifact" } else { "artifacts" };
+            global.progress().say(&format!("{total} {noun}: {here} here, {} missing", total - here));
         }
         Ok(ExitCode::SUCCESS)
     }
