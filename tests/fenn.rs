@@ -199,6 +199,9 @@ fn boots() {
         |machine: &mut Machine, command: &str| machine.ssh_ok(&fenn.identity, &known_hosts, "fenn", command);
     let checks = ask(&mut machine, "/usr/lib/gt/check 2>&1 || true");
     assert!(checks.contains("0 failed"), "{checks}\n--- console:\n{}", machine.text());
+    machine.checkable(&fenn.identity, &at("cluster.toml"), &at("checked.toml"));
+    let checks = ok(&mut fenn.command(&["--cluster", "checked.toml", "check", "--node", "fenn"]));
+    assert!(checks.lines().count() > 10 && checks.lines().all(|l| l.starts_with("fenn  ok  ")), "{checks}");
     let units = ask(&mut machine, "systemctl --failed --no-legend --plain");
     assert_eq!(units.trim(), "", "failed units");
     assert_eq!(ask(&mut machine, "hostname").trim(), "fenn");

@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is the assertion")]
 
+mod artifacts;
+mod check;
 mod cli;
 mod disk_image;
 mod doctor;
@@ -19,6 +21,7 @@ mod kernel;
 mod netboot;
 mod netroot;
 mod ops;
+mod pages;
 mod qemu_initramfs;
 mod roles;
 mod serve;
@@ -35,6 +38,9 @@ fn main() {
     trials.extend(cli::trials());
     trials.extend(small::trials());
     trials.extend(disk_image::trials());
+    trials.extend(artifacts::trials());
+    trials.extend(check::trials());
+    trials.extend(pages::trials());
     trials.extend(fenn::trials());
     trials.extend(netboot::trials());
     trials.extend(netroot::trials());

@@ -4,6 +4,7 @@
 //! formats that are others' (Packages files, SPDX).
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
@@ -23,6 +24,19 @@ impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(Sha256::digest(bytes).into())
+    }
+
+    /// The digest of all that `reader` gives.
+    pub fn of_reader(reader: &mut impl Read) -> io::Result<Digest> {
+        let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 17]);
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(Digest(hash.finalize().into())),
+                Ok(got) => hash.update(buffer.get(..got).unwrap_or_default()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// The raw 32 bytes.

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test module uses its own part of this")]
 
 pub mod dnsmasq;
+pub mod files;
 pub mod net;
 pub mod qemu;
 pub mod server;

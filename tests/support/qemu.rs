@@ -133,29 +133,41 @@ impl Machine {
 
     /// Runs a command on the node as root. The host key must be the one that `known_hosts` has.
     pub fn ssh(&self, identity: &Path, known_hosts: &Path, node: &str, command: &str) -> Output {
-        let (mut program, target, port) = match &self.ssh {
+        let words = self.ssh_words(identity, known_hosts.to_str().unwrap(), node);
+        Command::new(&words[0]).args(&words[1..]).arg(command).output().unwrap()
+    }
+
+    /// Program and arguments that reach the node, up to the command.
+    fn ssh_words(&self, identity: &Path, known_hosts: &str, node: &str) -> Vec<String> {
+        let (mut words, target, port) = match &self.ssh {
             Ssh::Port(port) => {
                 let ssh = which("ssh").expect("openssh-client is installed");
-                (Command::new(ssh), "root@127.0.0.1".to_owned(), *port)
+                (vec![ssh.to_str().unwrap().to_owned()], "root@127.0.0.1".to_owned(), *port)
             }
             Ssh::From(words, address) => {
-                let mut program = Command::new(which("ip").expect("checked by the tier"));
-                program.args(words);
-                (program, format!("root@{address}"), 22)
+                let ip = which("ip").expect("checked by the tier");
+                let ip = ip.to_str().unwrap().to_owned();
+                ([vec![ip], words.clone()].concat(), format!("root@{address}"), 22)
             }
         };
-        program
-            .args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"])
-            .args(["-o", "ConnectTimeout=20", "-o", "IdentitiesOnly=yes"])
-            .arg("-o")
-            .arg(format!("UserKnownHostsFile={}", known_hosts.display()))
-            .arg("-o")
-            .arg(format!("HostKeyAlias={node}"))
-            .arg("-i")
-            .arg(identity)
-            .args(["-p", &port.to_string(), &target, command])
-            .output()
-            .unwrap()
+        let options = "-F none -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=20 -o IdentitiesOnly=yes";
+        words.extend(options.split(' ').map(str::to_owned));
+        for option in [format!("UserKnownHostsFile={known_hosts}"), format!("HostKeyAlias={node}")] {
+            words.extend(["-o".to_owned(), option]);
+        }
+        words.extend(["-i".to_owned(), identity.to_str().unwrap().to_owned()]);
+        words.extend(["-p".to_owned(), port.to_string(), target]);
+        words
+    }
+
+    /// Writes the description `from` to `to` with a `[network] check` that reaches this machine, so that
+    /// `gt-image --cluster TO check --node NODE` runs its checks.
+    pub fn checkable(&self, identity: &Path, from: &Path, to: &Path) {
+        let mut words = self.ssh_words(identity, "{{ known_hosts }}", "{{ node.name }}");
+        words.extend(["/usr/lib/gt/check", "each"].map(str::to_owned));
+        let mut cluster: toml::Table = std::fs::read_to_string(from).unwrap().parse().unwrap();
+        cluster["network"].as_table_mut().unwrap().insert("check".into(), words.into());
+        std::fs::write(to, toml::to_string(&cluster).unwrap()).unwrap();
     }
 
     /// Runs a command that must succeed, trying again while the SSH server is not up yet.

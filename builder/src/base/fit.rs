@@ -130,7 +130,7 @@ impl Artifact {
         self.source == wanted.source
             && self.licence == wanted.licence
             && wanted.sha256.is_none_or(|d| d == self.sha256)
-            && wanted.size.is_none_or(|s| s == self.size)
+            && wanted.size.is_none_or(|s| Some(s) == self.size)
     }
 }
 

@@ -21,6 +21,7 @@ pub mod fit;
 pub mod index;
 pub mod lock;
 pub mod mirror;
+pub mod nearby;
 pub mod packages;
 mod part;
 pub mod resolve;

@@ -103,6 +103,10 @@ impl Part {
                     return Err(Receive::No(NoReply::Transient("the answer has another range".into())));
                 }
             }
+            // One file of unknown size has a task of its own; packages share one, whose total is known.
+            if let (None, Some(left)) = (size, reply.left) {
+                task.expect(left);
+            }
             self.take(&mut reply.body, limit, task)?;
         }
         if let Some(size) = size.filter(|size| self.len < *size) {

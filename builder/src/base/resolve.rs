@@ -12,8 +12,10 @@ use super::fetch::{FetchError, Fetcher, MissingArtifact, each, threads};
 use super::index::{Index, Located};
 use super::lock::{Artifact, BASE_SET, Lock, Package, Set};
 use super::mirror::Mirrors;
+use super::nearby::Nearby;
 use super::upstream::Upstream;
 use super::{Apt, Want, Wanted, WantedArtifact, changes};
+use crate::digest::Digest;
 use crate::io::progress::{Progress, Unit};
 
 /// Epoch of a base without an archive: 2025-01-01T00:00:00Z. Not zero, since a board without a clock
@@ -39,6 +41,8 @@ pub struct Request<'a> {
     pub wanted: Wanted<'a>,
     /// The cache folder.
     pub cache: &'a Path,
+    /// Where upstream files are looked for before upstream.
+    pub nearby: &'a Nearby,
     /// The lock that there is.
     pub old: Option<&'a Lock>,
     /// What to renew.
@@ -126,7 +130,8 @@ impl LockError {
 }
 
 /// Resolves everything to exact bytes. Packages come as the newest that the archive has; artifacts
-/// keep the bytes that an overlay states or the old lock pins.
+/// keep the bytes that an overlay states or the old lock pins. What an overlay states is locked as it is
+/// stated and not fetched, so that the lock is the same on every network.
 pub fn lock(request: &Request<'_>) -> Result<Outcome, LockError> {
     let Request { wanted, old, .. } = request;
     if let Some(old) = old.filter(|old| request.renew == Renew::Unfit && old.fits(wanted).is_ok()) {
@@ -254,7 +259,8 @@ fn add(all: &mut BTreeMap<String, Package>, found: Vec<Located>, essential: &BTr
 }
 
 fn artifacts(request: &Request<'_>) -> Result<(Vec<Artifact>, Vec<MissingArtifact>), LockError> {
-    let fetcher = Fetcher::new(request.cache, Mirrors::default(), request.offline, request.progress);
+    let fetcher = Fetcher::new(request.cache, Mirrors::default(), request.offline, request.progress)
+        .near(request.nearby);
     let (mut artifacts, mut missing) = (BTreeMap::new(), Vec::new());
     for wanted in request.wanted.artifacts {
         match artifact(request, &fetcher, wanted) {
@@ -268,48 +274,55 @@ fn artifacts(request: &Request<'_>) -> Result<(Vec<Artifact>, Vec<MissingArtifac
     Ok((artifacts.into_values().collect(), missing))
 }
 
+/// The lock's entry of an artifact whose digest is stated. Nothing but what is stated goes in, also where
+/// more is known from a cache or an old lock: the same description gives the same lock everywhere.
+pub fn stated(wanted: &WantedArtifact) -> Result<Option<Artifact>, LockError> {
+    let Some(sha256) = wanted.sha256 else { return Ok(None) };
+    Ok(Some(entry(wanted, filename(wanted)?, sha256, wanted.size)))
+}
+
+fn entry(wanted: &WantedArtifact, filename: Option<String>, sha256: Digest, size: Option<u64>) -> Artifact {
+    let WantedArtifact { name, source, licence, .. } = wanted.clone();
+    Artifact { name, source, filename, sha256, size, licence }
+}
+
+/// The name that the file has upstream; a wheel's is only known when one is had.
+fn filename(wanted: &WantedArtifact) -> Result<Option<String>, LockError> {
+    let Origin::Url(url) = &wanted.source else { return Ok(None) };
+    let error = || {
+        let WantedArtifact { name, origin, .. } = wanted.clone();
+        LockError::NoFilename { name, origin, url: url.clone() }
+    };
+    url_filename(url).map(Some).ok_or_else(error)
+}
+
 fn artifact(
     request: &Request<'_>,
     fetcher: &Fetcher,
     wanted: &WantedArtifact,
 ) -> Result<Artifact, LockError> {
-    let WantedArtifact { name, source, origin, .. } = wanted;
-    let pinned = request.old.and_then(|l| l.artifact(name)).filter(|a| a.source == *source);
-    // What an overlay states comes first; an older pin counts where it does not contradict that.
-    let pinned = pinned.filter(|a| match wanted.sha256 {
-        Some(stated) => stated == a.sha256,
-        None => request.renew != Renew::All,
-    });
-    let sha256 = wanted.sha256.or(pinned.map(|a| a.sha256));
-    let size = wanted.size.or(pinned.map(|a| a.size));
-    let filename = match (source, pinned) {
-        (_, Some(pinned)) => pinned.filename.clone(),
-        (Origin::Wheel(_), None) => String::new(),
-        (Origin::Url(url), None) => url_filename(url).ok_or_else(|| LockError::NoFilename {
-            name: name.clone(),
-            origin: origin.clone(),
-            url: url.clone(),
-        })?,
-    };
-    let entry = |filename, sha256, size| Artifact {
-        name: name.clone(),
-        source: source.clone(),
-        filename,
-        sha256,
-        size,
-        licence: wanted.licence.clone(),
-    };
-    // All is known: nothing to download before a build needs it.
-    if let (Some(sha256), Some(size), false) = (sha256, size, filename.is_empty()) {
-        return Ok(entry(filename, sha256, size));
+    if let Some(stated) = stated(wanted)? {
+        return Ok(stated);
     }
+    let WantedArtifact { name, source, origin, .. } = wanted;
+    let named = filename(wanted)?;
+    let entry = |filename, sha256, size| entry(wanted, filename, sha256, size);
+    let pinned = request.old.and_then(|l| l.artifact(name)).filter(|a| a.source == *source);
+    let pinned = pinned.filter(|_| request.renew != Renew::All);
+    if let Some(Artifact { filename, sha256, size, .. }) = pinned
+        && wanted.size.is_none_or(|stated| Some(stated) == *size)
+    {
+        return Ok(entry(filename.clone().or(named), *sha256, *size));
+    }
+    let filename = named.unwrap_or_default();
+    let sha256 = pinned.map(|a| a.sha256);
     // A stated size is compared afterwards, so that the message names the overlay.
     let had = fetcher.upstream(&Upstream { name, filename: &filename, source, sha256, size: None })?;
     match wanted.size.filter(|size| *size != had.size) {
         Some(wanted) => {
             Err(LockError::Size { name: name.clone(), origin: origin.clone(), wanted, found: had.size })
         }
-        None => Ok(entry(had.filename, had.sha256, had.size)),
+        None => Ok(entry(Some(had.filename), had.sha256, Some(had.size))),
     }
 }
 

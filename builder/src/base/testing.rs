@@ -68,9 +68,9 @@ pub(super) fn lock() -> Lock {
     let artifact = Artifact {
         name: "consul".into(),
         source: Origin::Url("https://h/consul_1.21.zip".into()),
-        filename: "consul_1.21.zip".into(),
+        filename: Some("consul_1.21.zip".into()),
         sha256: Digest::of(b"consul"),
-        size: 6,
+        size: Some(6),
         licence: "BUSL-1.1".into(),
     };
     let packages = vec![

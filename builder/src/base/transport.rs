@@ -12,6 +12,9 @@ use super::mirror::unescape;
 
 /// Where Debian keeps the certificates that this machine trusts.
 const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// A host that takes no connection for so long is not there: where firewalls drop packets nothing else ends
+/// the waiting, and TCP's own tries (1, 2 and 4 s apart) are through by then.
+const CONNECT: Duration = Duration::from_secs(10);
 /// A mirror that says nothing for so long is left.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -25,6 +28,8 @@ pub(super) struct Client {
 pub(super) struct Reply {
     /// Offset of its first byte: what was asked for, or 0 from a server without ranges.
     pub from: u64,
+    /// Bytes that are to come, where the server says so.
+    pub left: Option<u64>,
     /// The bytes.
     pub body: Box<dyn Read>,
 }
@@ -38,6 +43,11 @@ pub(super) enum NoReply {
     Range,
     /// Time-outs, broken connections, 5xx: may be better in a moment.
     Transient(String),
+    /// The host refused the connection, as a mirror that reloads does for a moment.
+    Unconnected(String),
+    /// The host has no address, or no way leads to it. A resolver tries again by itself, for 10 s as a
+    /// rule (resolv.conf(5): `timeout`, `attempts`), so asking again soon is of no use.
+    Nowhere(String),
     /// Anything else.
     Refused(String),
 }
@@ -51,7 +61,7 @@ impl Client {
             .accept_encoding("identity")
             .user_agent(concat!("gt-image/", env!("CARGO_PKG_VERSION")))
             .max_idle_connections_per_host(8)
-            .timeout_connect(Some(SILENCE))
+            .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(SILENCE))
             .timeout_per_read(Some(SILENCE));
         if let Some(proxy) = proxy.and_then(|p| ureq::Proxy::new(p).ok()) {
@@ -85,7 +95,8 @@ impl Client {
             408 | 425 | 429 | 500..=599 => return Err(NoReply::Transient(format!("status {status}"))),
             _ => return Err(NoReply::Refused(format!("status {status}"))),
         };
-        Ok(Reply { from, body: Box::new(response.into_body().into_reader()) })
+        let left = response.body().content_length();
+        Ok(Reply { from, left, body: Box::new(response.into_body().into_reader()) })
     }
 }
 
@@ -102,16 +113,29 @@ fn open(path: &str, from: u64) -> Result<Reply, NoReply> {
         _ => NoReply::Refused(e.to_string()),
     })?;
     file.seek(SeekFrom::Start(from)).map_err(|e| NoReply::Refused(e.to_string()))?;
-    Ok(Reply { from, body: Box::new(file) })
+    let left = file.metadata().ok().map(|meta| meta.len().saturating_sub(from));
+    Ok(Reply { from, left, body: Box::new(file) })
 }
 
 fn sort(error: &ureq::Error) -> NoReply {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    use ureq::Timeout::{Connect, Resolve};
+    let text = error.to_string();
     match error {
-        ureq::Error::Io(_)
-        | ureq::Error::Timeout(_)
-        | ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed => NoReply::Transient(error.to_string()),
-        _ => NoReply::Refused(error.to_string()),
+        ureq::Error::HostNotFound | ureq::Error::Timeout(Connect | Resolve) => NoReply::Nowhere(text),
+        ureq::Error::Io(e) if matches!(e.kind(), HostUnreachable | NetworkUnreachable) => {
+            NoReply::Nowhere(text)
+        }
+        // The standard library gives getaddrinfo's errors no kind; this text is all there is.
+        ureq::Error::Io(e) if e.to_string().starts_with("failed to lookup address information") => {
+            NoReply::Nowhere(
+                text.replace("io: failed to lookup address information", "its name has no address"),
+            )
+        }
+        ureq::Error::Io(e) if e.kind() == ConnectionRefused => NoReply::Unconnected(text),
+        ureq::Error::ConnectionFailed => NoReply::Unconnected(text),
+        ureq::Error::Io(_) | ureq::Error::Timeout(_) => NoReply::Transient(text),
+        _ => NoReply::Refused(text),
     }
 }
 
@@ -179,9 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_transient() {
+    fn nobody_there_and_no_such_place_are_told_apart() {
+        let client = Client::new(None);
         // Port 1 of the loopback is not listened on in any test environment.
-        let error = Client::new(None).get("http://127.0.0.1:1/a", 0).err();
-        assert!(matches!(error, Some(NoReply::Transient(_))), "{error:?}");
+        let error = client.get("http://127.0.0.1:1/a", 0).err();
+        assert!(matches!(error, Some(NoReply::Unconnected(_))), "{error:?}");
+        // RFC 6761: no resolver has this name.
+        let error = client.get("http://gt-image.invalid/a", 0).err();
+        let Some(NoReply::Nowhere(text)) = error else { panic!("{error:?}") };
+        assert!(text.starts_with("its name has no address"), "{text}");
     }
 }

@@ -159,7 +159,7 @@ impl<'a> Build<'a> {
         let artifacts = overlays.iter().flat_map(|o| &o.artifacts).map(|a| manifest::Artifact {
             name: a.name.to_string(),
             sha256: a.sha256.hex(),
-            licence: a.licence.clone().unwrap_or_default(),
+            licence: a.licence.clone(),
         });
         let kind = match base.base.source {
             Source::Apt(_) => "apt",
@@ -246,7 +246,8 @@ impl<'a> Build<'a> {
     }
 }
 
-fn packages_epoch(lock: &Lock) -> i64 {
+/// Time of all that a build makes.
+pub(super) fn packages_epoch(lock: &Lock) -> i64 {
     // A date beyond what fits is none that an archive has.
     i64::try_from(lock.epoch).unwrap_or(0)
 }

@@ -2,8 +2,8 @@
 //! Must not know: a node's own files, boot files, disks.
 //! Spec: design.md sections 2 and 6.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,11 +17,14 @@ use crate::base::{Base, Source, disk_image, tar};
 use crate::cluster::Node;
 use crate::digest::{Digest, Key};
 use crate::hint::Hint;
+use crate::layer;
 use crate::layer::packages::{Seed, SeedGroup, SeedUser};
 use crate::manifest::Missing;
 use crate::overlay::{Artifact, Overlay};
 use crate::tree::{Meta, Time, Tree};
 
+use super::assemble::packages_epoch;
+use super::node::extracts;
 use super::{Request, locking, packages};
 
 /// A base with its lock, and all that its nodes share.
@@ -34,7 +37,8 @@ pub struct PreparedBase {
     pub boot: Tree,
     /// The tree of each package set, by [`Node::package_set`].
     pub sets: BTreeMap<String, (Digest, Arc<Tree>)>,
-    /// Artifacts that were asked for: the file, or why it cannot be had.
+    /// Artifacts that were asked for: the file, or why it cannot be had. Not here is what is in the store,
+    /// unpacked.
     pub artifacts: BTreeMap<String, Result<PathBuf, Missing>>,
 }
 
@@ -68,7 +72,8 @@ fn try_prepare(base: Base, lock: Lock, request: &Request) -> anyhow::Result<Prep
         Some(apt) => Mirrors::of(apt).context("finding the archive's mirrors")?,
         None => Mirrors::default(),
     };
-    let fetcher = Fetcher::new(locking.cache, mirrors, locking.offline, request.progress);
+    let fetcher =
+        Fetcher::new(locking.cache, mirrors, locking.offline, request.progress).near(locking.nearby);
     let empty = Tree::new(Meta::root_owned(0o755, Time::default()));
     let nodes: Vec<&Node> =
         request.nodes.iter().copied().filter(|node| node.base.as_str() == base.name).collect();
@@ -117,51 +122,48 @@ fn package_sets(
     Ok(digests.into_iter().zip(trees).map(|((name, digest), tree)| (name, (digest, tree))).collect())
 }
 
-/// All artifacts that the nodes' overlays want.
+/// All artifacts that the nodes' overlays want and that are not unpacked yet, fetched at the same time.
 fn artifacts(
     nodes: &[&Node],
     request: &Request,
     lock: &Lock,
     fetcher: &Fetcher,
 ) -> anyhow::Result<BTreeMap<String, Result<PathBuf, Missing>>> {
-    let mut had = BTreeMap::new();
-    for overlay in nodes.iter().flat_map(|node| request.description.overlays.expand_node(node)) {
-        for wanted in &overlay.artifacts {
-            let name = wanted.name.as_str();
-            if !had.contains_key(name) {
-                had.insert(name.to_owned(), artifact(overlay, wanted, request, lock, fetcher)?);
-            }
+    let overlays = nodes.iter().flat_map(|node| request.description.overlays.expand_node(node));
+    let mut wanted: BTreeMap<&str, (&Overlay, &Artifact)> =
+        overlays.flat_map(|o| o.artifacts.iter().map(move |a| (a.name.as_str(), (o, a)))).collect();
+    let epoch = packages_epoch(lock);
+    let mut needed = BTreeSet::new();
+    for (name, (_, artifact)) in &wanted {
+        if !layer::artifact::is_stored(&artifact.sha256, &extracts(artifact), epoch, request.store)? {
+            needed.insert(*name);
         }
+    }
+    wanted.retain(|name, _| needed.contains(name));
+    let mut locked = Vec::new();
+    for name in wanted.keys() {
+        locked.push(lock.artifact(name).with_context(|| format!("the lock has no artifact `{name}`"))?);
+    }
+    let files = fetcher.artifacts(&locked);
+    let mut had = BTreeMap::new();
+    for (((name, (overlay, artifact)), locked), file) in wanted.into_iter().zip(locked).zip(files) {
+        let file = match file {
+            Ok(file) => Ok(file),
+            Err(FetchError::Artifact(_)) if request.locking.keep_going => Err(Missing {
+                overlay: overlay.name.to_string(),
+                artifact: name.to_owned(),
+                source: locked.source.to_string(),
+                sha256: artifact.sha256.hex(),
+            }),
+            Err(e) => {
+                let hint = Hint(e.hint().to_owned());
+                let wants = format!("overlay `{}` wants artifact `{name}`", overlay.name);
+                return Err(anyhow::Error::new(e).context(hint).context(wants));
+            }
+        };
+        had.insert(name.to_owned(), file);
     }
     Ok(had)
-}
-
-fn artifact(
-    overlay: &Overlay,
-    wanted: &Artifact,
-    request: &Request,
-    lock: &Lock,
-    fetcher: &Fetcher,
-) -> anyhow::Result<Result<PathBuf, Missing>> {
-    let missing = |source: String| Missing {
-        overlay: overlay.name.to_string(),
-        artifact: wanted.name.to_string(),
-        source,
-        sha256: wanted.sha256.hex(),
-    };
-    // With `--keep-going` the lock has no entry for what could not be had.
-    let Some(locked) = lock.artifact(wanted.name.as_str()) else {
-        return Ok(Err(missing("not in the lock".into())));
-    };
-    match fetcher.artifact(locked) {
-        Ok(file) => Ok(Ok(file)),
-        Err(_) if request.locking.keep_going => Ok(Err(missing(locked.source.to_string()))),
-        Err(e) => {
-            let hint = Hint(e.hint().to_owned());
-            let wants = format!("overlay `{}` wants artifact `{}`", overlay.name, wanted.name);
-            Err(anyhow::Error::new(e).context(hint).context(wants))
-        }
-    }
 }
 
 /// The two trees of a tarball or an image, imported once.

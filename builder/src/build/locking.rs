@@ -9,6 +9,7 @@ use anyhow::Context;
 
 use crate::base::fit::{Locked, Misfit};
 use crate::base::lock;
+use crate::base::nearby::Nearby;
 use crate::base::resolve::{self, Renew, Request};
 use crate::base::{Base, Want, Wanted, WantedArtifact, WantedSet, artifact};
 use crate::hint::Hint;
@@ -22,6 +23,8 @@ pub struct Options<'a> {
     pub images: &'a Path,
     /// The cache of downloads.
     pub cache: &'a Path,
+    /// Where upstream files are looked for before upstream.
+    pub nearby: &'a Nearby,
     /// A lock that does not fit is an error.
     pub locked: bool,
     /// No mirror is asked.
@@ -69,7 +72,8 @@ pub fn wanted_artifacts(base: &str, description: &Description) -> Vec<WantedArti
     by_name.into_values().collect()
 }
 
-fn wanted_artifact(a: &overlay::Artifact) -> WantedArtifact {
+/// An overlay's artifact as the base's modules know it.
+pub fn wanted_artifact(a: &overlay::Artifact) -> WantedArtifact {
     let source = match &a.origin {
         overlay::Origin::Url(url) => artifact::Origin::Url(url.clone()),
         overlay::Origin::Wheel { package, version, platform } => artifact::Origin::Wheel(artifact::Wheel {
@@ -83,7 +87,7 @@ fn wanted_artifact(a: &overlay::Artifact) -> WantedArtifact {
         source,
         sha256: Some(a.sha256),
         size: a.size,
-        licence: a.licence.clone().unwrap_or_default(),
+        licence: a.licence.clone(),
         origin: a.place.to_string(),
     }
 }
@@ -116,6 +120,7 @@ pub fn lock(
     let request = Request {
         wanted,
         cache: options.cache,
+        nearby: options.nearby,
         old: old.as_ref(),
         renew: options.renew,
         keep_going: options.keep_going,

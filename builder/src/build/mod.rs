@@ -2,6 +2,7 @@
 //! Must not know: file formats, protocols; every step is a module of its own.
 //! Spec: design.md sections 2, 6, 11 and 13.
 
+pub mod artifacts;
 mod assemble;
 mod base;
 pub mod boot;

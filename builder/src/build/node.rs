@@ -17,7 +17,7 @@ use crate::layer::leak;
 use crate::layer::overlay::{Context as Values, node_files, render};
 use crate::manifest;
 use crate::origin::Origins;
-use crate::overlay::{Description, Overlay};
+use crate::overlay::{self, Description, Overlay};
 use crate::store::Store;
 use crate::tree::Tree;
 use crate::tree::layer::Layer;
@@ -30,7 +30,7 @@ pub struct Parts<'a> {
     pub node: &'a Node,
     /// Its overlays in order, without those that are left out.
     pub overlays: &'a [&'a Overlay],
-    /// Files of artifacts that are had, by name.
+    /// Files of artifacts whose layers the store has not, by name.
     pub artifacts: &'a BTreeMap<String, PathBuf>,
     /// The base is an official image, whose first boot is not to happen.
     pub official: bool,
@@ -65,18 +65,16 @@ pub fn root(parts: &Parts, below: &Tree, store: &Store) -> anyhow::Result<Root> 
         leak::check(&layer, store).with_context(merging)?;
         merge(&mut made, &layer, &format!("overlay {}", overlay.name)).with_context(merging)?;
         for artifact in &overlay.artifacts {
-            let Some(file) = parts.artifacts.get(artifact.name.as_str()) else { continue };
-            let wanted: Vec<Extract> = artifact
-                .extract
-                .iter()
-                .map(|e| Extract {
-                    from: e.from.clone(),
-                    to: e.to.tree().clone(),
-                    mode: e.mode.map_or(0o644, |mode| mode.bits()),
-                })
-                .collect();
+            let wanted = extracts(artifact);
             let taking = || format!("taking artifact `{}` for overlay `{}`", artifact.name, overlay.name);
-            let layer = artifact::layer(file, &wanted, parts.epoch, store).with_context(taking)?;
+            let sha256 = &artifact.sha256;
+            let layer = match artifact::stored(sha256, &wanted, parts.epoch, store).with_context(taking)? {
+                Some(layer) => layer,
+                None => {
+                    let file = parts.artifacts.get(artifact.name.as_str()).context("its file is not here")?;
+                    artifact::make(file, sha256, &wanted, parts.epoch, store).with_context(taking)?
+                }
+            };
             key = key.with(layer_digest(&layer).bytes());
             let origin = format!("artifact {} of overlay {}", artifact.name, overlay.name);
             merge(&mut made, &layer, &origin).with_context(taking)?;
@@ -101,6 +99,16 @@ fn merge(made: &mut Root, layer: &Layer, origin: &str) -> anyhow::Result<()> {
         made.origins.note(&at, origin);
     }
     Ok(())
+}
+
+/// What an overlay wants of an artifact.
+pub fn extracts(artifact: &overlay::Artifact) -> Vec<Extract> {
+    let extract = |e: &overlay::Extract| Extract {
+        from: e.from.clone(),
+        to: e.to.tree().clone(),
+        mode: e.mode.map(|mode| mode.bits()),
+    };
+    artifact.extract.iter().map(extract).collect()
 }
 
 /// What a layer adds and takes away.

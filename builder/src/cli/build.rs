@@ -62,12 +62,14 @@ impl Build {
         let progress = global.progress();
         let store = Store::open(&project.store).context("opening the store")?;
         let key = cluster_key(&project, &progress)?;
+        let nearby = project.nearby(&description);
         let request = build::Request {
             description: &description,
             nodes: super::project::pick(&description, &self.nodes)?,
             locking: locking::Options {
                 images: &project.images,
                 cache: &project.cache,
+                nearby: &nearby,
                 locked: self.locked,
                 offline: self.offline,
                 keep_going: self.keep_going,
@@ -141,6 +143,10 @@ fn text(done: &Report) -> String {
     if !missing.is_empty() {
         let _ = writeln!(out, "incomplete: these could not be had, so their overlays are left out");
         out.extend(missing);
+        let _ = writeln!(
+            out,
+            "run `gt-image artifacts list --missing` to see what to bring, and how it is known"
+        );
     }
     out
 }

@@ -9,6 +9,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Global, build, project::Project, report};
+use crate::cluster::Node;
+use crate::layer::identity::ClusterKey;
+use crate::overlay::Description;
 
 /// Print the nodes' SSH host keys for ~/.ssh/known_hosts
 ///
@@ -38,20 +41,26 @@ impl KnownHosts {
         let nodes = super::Nodes { node: self.node.clone(), all: self.node.is_empty() };
         let picked = super::project::pick(&description, &nodes)?;
         let key = build::cluster_key(&project, &global.progress())?;
-        let rows: Vec<Row> = picked
-            .into_iter()
-            .map(|node| {
-                let ssh = key.ssh_host_key(node.name.as_str());
-                let hosts = vec![node.name.to_string(), description.cluster.fqdn(node), node.ip.to_string()];
-                Row { hosts, key: ssh.public(), fingerprint: ssh.fingerprint() }
-            })
-            .collect();
         if global.json {
-            report::json(&rows)?;
+            report::json(&rows(&description, &picked, &key))?;
         } else {
-            let lines = rows.iter().map(|r| format!("{} {}\n", r.hosts.join(","), r.key));
-            report::print(&lines.collect::<String>())?;
+            report::print(&lines(&description, &picked, &key))?;
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn rows(description: &Description, nodes: &[&Node], key: &ClusterKey) -> Vec<Row> {
+    let row = |node: &&Node| {
+        let ssh = key.ssh_host_key(node.name.as_str());
+        let hosts = vec![node.name.to_string(), description.cluster.fqdn(node), node.ip.to_string()];
+        Row { hosts, key: ssh.public(), fingerprint: ssh.fingerprint() }
+    };
+    nodes.iter().map(row).collect()
+}
+
+/// The text of a `known_hosts` file with these nodes.
+pub(super) fn lines(description: &Description, nodes: &[&Node], key: &ClusterKey) -> String {
+    let rows = rows(description, nodes, key);
+    rows.iter().map(|row| format!("{} {}\n", row.hosts.join(","), row.key)).collect()
 }

@@ -53,11 +53,13 @@ impl Lock {
         };
         bases.sort();
         bases.dedup();
+        let nearby = project.nearby(&description);
         let mut rows = Vec::new();
         for base in bases {
             let options = locking::Options {
                 images: &project.images,
                 cache: &project.cache,
+                nearby: &nearby,
                 locked: false,
                 offline: self.offline,
                 keep_going: self.keep_going,

@@ -3,7 +3,9 @@
 //! Spec: design.md section 11.
 
 mod adopt;
+mod artifacts;
 mod build;
+mod check;
 mod completions;
 mod diff;
 mod doctor;
@@ -12,6 +14,7 @@ mod gc;
 mod inspect;
 mod known_hosts;
 mod lock;
+mod overlays;
 mod plan;
 mod project;
 mod report;
@@ -118,12 +121,15 @@ enum Command {
     Inspect(inspect::Inspect),
     Diff(diff::Diff),
     Why(why::Why),
+    Artifacts(artifacts::Artifacts),
+    Overlays(overlays::Overlays),
     Serve(serve::Serve),
     Status(status::Status),
     Doctor(doctor::Doctor),
     Adopt(adopt::Adopt),
     Rollback(rollback::Rollback),
     Reset(reset::Reset),
+    Check(check::Check),
     KnownHosts(known_hosts::KnownHosts),
     Gc(gc::Gc),
     Completions(completions::Completions),
@@ -158,12 +164,15 @@ pub fn main() -> ExitCode {
             Command::Inspect(c) => c.run(global),
             Command::Diff(c) => c.run(global),
             Command::Why(c) => c.run(global),
+            Command::Artifacts(c) => c.run(global),
+            Command::Overlays(c) => c.run(global),
             Command::Serve(c) => c.run(global),
             Command::Status(c) => c.run(global),
             Command::Doctor(c) => c.run(global),
             Command::Adopt(c) => c.run(global),
             Command::Rollback(c) => c.run(global),
             Command::Reset(c) => c.run(global),
+            Command::Check(c) => c.run(global),
             Command::KnownHosts(c) => c.run(global),
             Command::Gc(c) => c.run(global),
             Command::Completions(c) => c.run(),
@@ -210,11 +219,16 @@ mod tests {
         check::<Vec<super::inspect::Row>>("output-inspect");
         check::<Vec<super::diff::Row>>("output-diff");
         check::<super::why::Answer>("output-why");
+        check::<Vec<super::artifacts::list::Row>>("output-artifacts");
+        check::<Vec<super::artifacts::import::Row>>("output-artifacts-import");
+        check::<Vec<super::artifacts::export::Row>>("output-artifacts-export");
+        check::<Vec<super::overlays::Row>>("output-overlays");
         check::<crate::serve::status::Status>("output-status");
         check::<super::doctor::Report>("output-doctor");
         check::<super::adopt::Adopted>("output-adopt");
         check::<Vec<super::rollback::Row>>("output-rollback");
         check::<Vec<super::reset::Row>>("output-reset");
+        check::<Vec<super::check::Row>>("output-check");
         check::<Vec<super::known_hosts::Row>>("output-known-hosts");
         check::<crate::store::Freed>("output-gc");
     }

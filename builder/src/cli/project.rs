@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::{Global, Hint};
+use crate::base::nearby::Nearby;
 use crate::cluster::Node;
 use crate::overlay::Description;
 
@@ -52,6 +53,13 @@ impl Project {
             images,
             file,
         })
+    }
+
+    /// What the site has nearer than upstream. A relative folder counts from `cluster.toml`.
+    pub fn nearby(&self, description: &Description) -> Nearby {
+        let artifacts = &description.cluster.artifacts;
+        let dir = self.file.parent().unwrap_or(Path::new(""));
+        Nearby::new(&artifacts.mirrors, artifacts.folder.as_ref().map(|folder| dir.join(folder)))
     }
 
     /// Reads and checks the description and all overlays.

@@ -7,9 +7,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::hash::Hash;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use super::{
-    BaseName, ByteSize, Cluster, MacAddr, Network, Node, NodeName, OverlayName, Serial, Subnet, wire,
+    Artifacts, BaseName, ByteSize, Cluster, MacAddr, Network, Node, NodeName, OverlayName, Serial, Subnet,
+    wire,
 };
 use crate::diagnostic::{At, Place, Placed, Report, Source};
 
@@ -38,6 +40,7 @@ impl Checker<'_> {
             Some(zone) => source.parse(zone, self.report).map(|zone| zone.value),
             None => "UTC".parse().ok(),
         };
+        let artifacts = self.artifacts(&file.artifacts);
         let subnet = network.as_ref().map(|n| n.subnet);
         // A cluster's base that is wrong is one finding, not one for each node.
         let any_base = raw.is_none_or(|c| c.base.is_some());
@@ -62,6 +65,7 @@ impl Checker<'_> {
             domain: domain?.value,
             timezone: timezone?,
             network: network?,
+            artifacts,
             vars: file.vars,
             users,
             nodes: nodes.into_iter().collect::<Option<_>>()?,
@@ -80,19 +84,43 @@ impl Checker<'_> {
             _ => self.machine("the server", &raw.server, subnet.as_ref()),
         };
         let dns = raw.dns.iter().filter_map(|at| self.address(at)).collect();
-        let reset = self.reset(raw.reset.as_deref());
+        let reset = self.command("reset", raw.reset.as_deref(), &super::RESET);
+        let check = self.command("check", raw.check.as_deref(), &super::CHECK);
         let dhcp = raw.dhcp.unwrap_or_default();
-        Some(Network { subnet: subnet?.value, gateway, dns, server, dhcp, reset })
+        Some(Network { subnet: subnet?.value, gateway, dns, server, dhcp, reset, check })
+    }
+
+    fn artifacts(&mut self, raw: &wire::Artifacts) -> Artifacts {
+        for (from, to) in &raw.mirrors {
+            if !["https://", "http://"].iter().any(|scheme| from.get().starts_with(scheme)) {
+                self.add(
+                    from,
+                    format!("`{}` begins no address: wanted is `https://…` or `http://…`", from.get()),
+                );
+            }
+            let known = ["https://", "http://", "file:///"].iter().any(|scheme| to.get().starts_with(scheme));
+            if !known || to.get().contains(|c: char| c.is_whitespace() || c.is_control()) {
+                let wanted = "wanted is `https://…`, `http://…` or `file:///…`";
+                self.add(to, format!("`{}` is no mirror: {wanted}", to.get()));
+            }
+            // Else `https://get.helm.sh` would also catch `https://get.helm.shop/`.
+            for at in [from, to].into_iter().filter(|at| !at.get().ends_with('/')) {
+                self.add(at, format!("`{}`: a prefix and its mirror end in `/`", at.get()));
+            }
+        }
+        let text = |at: &At<String>| at.get().clone();
+        let mirrors = raw.mirrors.iter().map(|(from, to)| (text(from), text(to))).collect();
+        Artifacts { mirrors, folder: raw.folder.as_ref().map(|at| PathBuf::from(at.get())) }
     }
 
     /// An empty list is as good as none: there is no way to say that no node can be reset.
-    fn reset(&mut self, raw: Option<&[At<String>]>) -> Vec<String> {
+    fn command(&mut self, key: &str, raw: Option<&[At<String>]>, default: &[&str]) -> Vec<String> {
         let words = raw.unwrap_or_default();
         match words.first() {
-            None => super::RESET.map(str::to_owned).to_vec(),
+            None => default.iter().map(|word| (*word).to_owned()).collect(),
             Some(program) => {
                 if program.get().trim().is_empty() {
-                    self.add(program, "the first word of `reset` must be a program, such as `ssh`");
+                    self.add(program, format!("the first word of `{key}` must be a program, such as `ssh`"));
                 }
                 words.iter().map(|word| word.get().clone()).collect()
             }

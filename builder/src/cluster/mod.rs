@@ -10,9 +10,9 @@ mod size;
 mod users;
 pub(crate) mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -39,6 +39,8 @@ pub struct Cluster {
     pub timezone: TimeZone,
     /// The network that they are on.
     pub network: Network,
+    /// What this site has nearer than upstream.
+    pub artifacts: Artifacts,
     /// `[vars]`.
     pub vars: toml::Table,
     /// The users of every node, by name.
@@ -59,6 +61,15 @@ impl Cluster {
     }
 }
 
+/// Where upstream files are looked for before upstream; it changes no byte of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Artifacts {
+    /// Prefixes of addresses and what stands in their place.
+    pub mirrors: BTreeMap<String, String>,
+    /// A folder of files, as written: relative to `cluster.toml`, or absolute.
+    pub folder: Option<PathBuf>,
+}
+
 /// The network of the nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -74,12 +85,34 @@ pub struct Network {
     pub dhcp: Dhcp,
     /// Program and arguments that have a running node reboot, each a template; never empty.
     pub reset: Vec<String>,
+    /// Program and arguments that run the checks of a node on it, each a template; never empty.
+    pub check: Vec<String>,
 }
 
 /// `[network] reset` when it is left out: nobody is there to type a password or to confirm a key, so ssh
 /// must not ask, and a node that is gone must not be waited for.
 pub const RESET: [&str; 8] =
     ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "root@{{ node.ip }}", "systemctl", "reboot"];
+
+/// `[network] check` when it is left out. The host key is judged by the keys that follow from the cluster key, so
+/// that nobody is asked and a stranger at the node's address is not believed; a node that vanishes meanwhile
+/// must not be waited for.
+pub const CHECK: [&str; 14] = [
+    "ssh",
+    "-o",
+    "BatchMode=yes",
+    "-o",
+    "ConnectTimeout=10",
+    "-o",
+    "ServerAliveInterval=15",
+    "-o",
+    "StrictHostKeyChecking=yes",
+    "-o",
+    "UserKnownHostsFile={{ known_hosts }}",
+    "root@{{ node.ip }}",
+    "/usr/lib/gt/check",
+    "each",
+];
 
 /// How the server takes part in DHCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -19,6 +19,9 @@ pub(crate) struct File {
     pub cluster: Option<Cluster>,
     #[schemars(required)]
     pub network: Option<Network>,
+    /// What this site has nearer than upstream.
+    #[serde(default)]
+    pub artifacts: Artifacts,
     /// Free variables for templates: `{{ vars.greeting }}`.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
@@ -68,6 +71,23 @@ pub(crate) struct Network {
     /// template. `ssh -o BatchMode=yes -o ConnectTimeout=10 root@{{ node.ip }} systemctl reboot` when left
     /// out.
     pub reset: Option<Vec<At<String>>>,
+    /// The command by which `gt-image check` runs a node's checks on it, word by word; each word is a template,
+    /// and `known_hosts` is a file of the nodes' host keys. When left out, `ssh` as root runs
+    /// `/usr/lib/gt/check each` and takes no other host key.
+    pub check: Option<Vec<At<String>>>,
+}
+
+/// Where upstream files, which overlays pin by digest, are looked for before upstream.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct Artifacts {
+    /// Prefixes of addresses and what stands in their place, such as
+    /// `"https://github.com/" = "https://mirror.lan/github/"`. The longest prefix is tried first, upstream last.
+    pub mirrors: BTreeMap<At<String>, At<String>>,
+    /// A folder of files, relative to `cluster.toml`: what `gt-image artifacts export` made, or any files
+    /// under their upstream names.
+    pub folder: Option<At<String>>,
 }
 
 /// Somebody who may log in.

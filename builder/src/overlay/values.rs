@@ -73,6 +73,53 @@ impl fmt::Display for Mode {
     }
 }
 
+/// Ports and what they are for: `9100/tcp measurements`, `8300-8302/udp gossip`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Listen {
+    /// First and last port; the same for one.
+    pub from: u16,
+    /// Last port.
+    pub to: u16,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// What for.
+    pub what: String,
+}
+
+impl Listen {
+    /// The ports without what they are for.
+    pub fn ports(&self) -> String {
+        let Listen { from, to, protocol, .. } = self;
+        if from == to { format!("{from}/{protocol}") } else { format!("{from}-{to}/{protocol}") }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Listen, NameError> {
+        let read = || {
+            let (ports, what) = text.split_once(' ')?;
+            let (ports, protocol) = ports.split_once('/')?;
+            let protocol = ["tcp", "udp"].into_iter().find(|known| *known == protocol)?;
+            let (from, to) = ports.split_once('-').unwrap_or((ports, ports));
+            let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0);
+            let (from, to) = (port(from)?, port(to)?);
+            let what = what.trim();
+            let fits = from <= to && !what.is_empty() && !what.contains(char::is_control);
+            fits.then(|| Listen { from, to, protocol, what: what.to_owned() })
+        };
+        let wanted = "wanted is `9100/tcp what for`, or `8300-8302/udp what for`";
+        read().ok_or_else(|| NameError::new(text, "port", wanted))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.ports(), self.what)
+    }
+}
+
 /// A user or a group, by name or by number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Owner {

@@ -36,6 +36,9 @@ pub(crate) struct File {
     /// Kernel parameters.
     pub sysctl: BTreeMap<At<String>, At<Scalar>>,
     pub units: Units,
+    /// Ports that something of it listens on and what for, such as `9100/tcp measurements for Prometheus`, or
+    /// `8300-8302/tcp …`. For people: nothing opens or closes a port.
+    pub listens: Vec<At<String>>,
     /// Only for what differs from a plain copy.
     pub files: Vec<FileEntry>,
     /// Paths of lower layers that go.
@@ -161,12 +164,15 @@ pub(crate) struct Artifact {
     pub url: Option<At<String>>,
     /// A wheel that pip fetches from the index this machine uses.
     pub wheel: Option<Wheel>,
+    /// For people, in lists; when left out it is looked for in the address.
+    pub version: Option<At<String>>,
     /// SHA-256, 64 hex digits.
     #[schemars(required)]
     pub sha256: Option<At<String>>,
     /// Bytes.
     pub size: Option<At<u64>>,
-    /// SPDX expression.
+    /// SPDX expression, such as `Apache-2.0`.
+    #[schemars(required)]
     pub licence: Option<At<String>>,
     /// What goes where.
     #[serde(default)]
@@ -190,12 +196,13 @@ pub(crate) struct Wheel {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct Extract {
-    /// The path in the archive; the whole file when left out.
+    /// The path in the archive; with `/` at its end all of that folder, and `/` alone is everything. The whole
+    /// file when left out.
     pub from: Option<At<String>>,
     /// The path on the node.
     #[schemars(required)]
     pub to: Option<At<String>>,
-    /// Four octal digits; the archive's own when left out.
+    /// Four octal digits, for files; when left out the archive's own, or 0644 for the whole file.
     pub mode: Option<At<String>>,
 }
 

@@ -193,3 +193,82 @@ fn many_at_once_on_one_cache_give_whole_files() {
     }
     assert_eq!(files(dir.path()).len(), 20, "no part is left");
 }
+
+/// A dozen artifacts of one host that is not there: it is asked once, whichever way it is not there.
+#[test]
+fn a_host_that_is_down_is_asked_once_in_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let locked = |name: String, host: &str| super::super::lock::Artifact {
+        source: super::super::artifact::Origin::Url(format!("http://{host}/{name}.tgz")),
+        filename: Some(format!("{name}.tgz")),
+        sha256: Digest::of(name.as_bytes()),
+        size: None,
+        licence: "MIT".into(),
+        name,
+    };
+    // Bound and not listened on: whoever connects is refused, and no other test gets the port.
+    let unused = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for host in ["gt-image.invalid".to_owned(), unused.to_string()] {
+        let artifacts: Vec<_> = (0..12).map(|n| locked(format!("a{n}"), &host)).collect();
+        let nearby = Nearby::default();
+        // The real waits: with a try for each of twelve the refusals would take two minutes.
+        let fetcher = Fetcher::new(dir.path(), Mirrors::default(), false, &Progress::off()).near(&nearby);
+        let fetcher = Fetcher { pauses: vec![Duration::from_millis(50); 3], ..fetcher };
+        let had = fetcher.artifacts(&artifacts.iter().collect::<Vec<_>>());
+        assert!(had.iter().all(Result::is_err), "{had:?}");
+        assert!(nearby.down(&format!("http://{host}/")).is_some());
+        // What another fetcher of the same run knows, this one need not find out.
+        let other = Fetcher::new(dir.path(), Mirrors::default(), false, &Progress::off()).near(&nearby);
+        let began = std::time::Instant::now();
+        other.artifact(&artifacts[0]).unwrap_err();
+        assert!(began.elapsed() < Duration::from_millis(400), "it was asked again: the first wait is 500 ms");
+    }
+}
+
+#[test]
+fn mirrors_are_asked_before_upstream_and_the_digest_judges_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let upstream = Server::new(&[("/up/a.tgz", b"right")]);
+    let (wrong, right) = (Server::new(&[("/m/a.tgz", b"wrong")]), Server::new(&[("/r/a.tgz", b"right")]));
+    let locked = |sha256| super::super::lock::Artifact {
+        name: "a".into(),
+        source: super::super::artifact::Origin::Url(upstream.url("/up/a.tgz")),
+        filename: Some("a.tgz".into()),
+        sha256,
+        size: None,
+        licence: "MIT".into(),
+    };
+    let near = |mirrors: &[(String, String)], folder: Option<PathBuf>| {
+        let cache = tempfile::tempdir_in(dir.path()).unwrap().keep();
+        let mirrors = mirrors.iter().cloned().collect();
+        fetcher(&cache, &[]).near(&Nearby::new(&mirrors, folder))
+    };
+    let good = locked(Digest::of(b"right"));
+    let first = near(&[(upstream.url("/up/"), right.url("/r/"))], None);
+    assert_eq!(fs::read(first.artifact(&good).unwrap()).unwrap(), b"right");
+    assert!(upstream.requests().is_empty());
+    let second = near(&[(upstream.url("/up/"), wrong.url("/m/"))], None);
+    assert_eq!(fs::read(second.artifact(&good).unwrap()).unwrap(), b"right");
+    assert_eq!((wrong.requests().len(), upstream.requests().len()), (1, 1));
+    // Nobody has it: each address says why.
+    let error = near(&[(upstream.url("/up/"), wrong.url("/x/"))], None)
+        .artifact(&locked(Digest::of(b"else")))
+        .unwrap_err()
+        .to_string();
+    let gone = format!(
+        "`{}`: it is gone; `{}`: it has other bytes",
+        wrong.url("/x/a.tgz"),
+        upstream.url("/up/a.tgz")
+    );
+    assert!(error.contains(&gone), "{error}");
+    // A folder is looked at first, by its list of digests too.
+    let folder = dir.path().join("stick");
+    let error =
+        near(&[], Some(folder.clone())).artifact(&locked(Digest::of(b"else"))).unwrap_err().to_string();
+    assert!(error.contains("stick` of `[artifacts]` is not there"), "{error}");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("other-name"), b"else").unwrap();
+    fs::write(folder.join("SHA256SUMS"), format!("{}  other-name\n", Digest::of(b"else").hex())).unwrap();
+    let had = near(&[], Some(folder.clone())).artifact(&locked(Digest::of(b"else"))).unwrap();
+    assert_eq!(had, folder.join("other-name"));
+}

@@ -44,6 +44,13 @@ impl Context {
         }
     }
 
+    /// The same with one more name, for templates that are no overlay's.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: &str) -> Context {
+        self.environment.add_global(name, value.to_owned());
+        self
+    }
+
     /// Renders a template; `name` is its file for messages.
     pub fn render(&self, name: &str, text: &str) -> Result<String> {
         self.environment.render_named_str(name, text, ()).map_err(|error| {

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use accounts::{AccountError, Accounts};
 pub use context::Context;
-pub use node_files::node_files;
+pub use node_files::{check_files, node_files};
 pub use units::UnitError;
 use view::View;
 

@@ -11,20 +11,28 @@ use crate::tree::Object;
 
 const CHECKS: &str = "usr/lib/gt/checks";
 
-/// Runs the checks of a node. `timeout` because a check that hangs has failed.
+/// Runs the checks of a node. `timeout` because a check that hangs has failed. With `each` no line of a check's
+/// output can be taken for another check, and each has its file, which names the overlay.
 const RUNNER: &str = r#"#!/bin/sh
-# Runs every check of this node and says how each went; fails when one did.
+# Runs every check of this node and says how each went; fails when one did. With the word `each` for programs:
+# `ok FILE NAME` or `FAILED FILE NAME`, and the output of one that failed behind `| `.
 passed=0
 failed=0
 for check in /usr/lib/gt/checks/*; do
     [ -x "$check" ] || continue
     name=$(sed -n '2s/^# //p' "$check")
+    [ "$1" = each ] && file="${check##*/} " || file=
     if output=$(timeout 60 "$check" </dev/null 2>&1); then
         passed=$((passed + 1))
-        printf 'ok %s\n' "$name"
+        printf 'ok %s%s\n' "$file" "$name"
     else
         failed=$((failed + 1))
-        printf 'FAILED %s: %s\n' "$name" "$output"
+        if [ "$file" ]; then
+            printf 'FAILED %s%s\n' "$file" "$name"
+            printf '%s\n' "$output" | sed 's/^/| /'
+        else
+            printf 'FAILED %s: %s\n' "$name" "$output"
+        fi
     fi
 done
 printf 'gt-check: %d passed, %d failed\n' "$passed" "$failed"
@@ -113,13 +121,20 @@ fn write_list<'a>(
     view.put_text(&format!("etc/gt/{name}"), 0o644, &text)
 }
 
-fn write_checks(overlays: &[&Overlay], view: &mut View<'_>) -> Result<()> {
+/// The checks of a node in the order in which they run, each with the name of its file.
+pub fn check_files<'a>(overlays: &[&'a Overlay]) -> Vec<(String, &'a Overlay, &'a Check)> {
     let all: Vec<(&Overlay, &Check)> =
         overlays.iter().flat_map(|&o| o.checks.iter().map(move |check| (o, check))).collect();
     // As many digits as the last number has, so that the shell's order is ours.
     let width = all.len().to_string().len().max(2);
-    for (number, (overlay, check)) in (1..).zip(&all) {
-        let name = format!("{number:0width$}-{}-{}", overlay.name, slug(&check.name));
+    let name = |number: usize, overlay: &Overlay, check: &Check| {
+        format!("{number:0width$}-{}-{}", overlay.name, slug(&check.name))
+    };
+    (1..).zip(all).map(|(number, (o, check))| (name(number, o, check), o, check)).collect()
+}
+
+fn write_checks(overlays: &[&Overlay], view: &mut View<'_>) -> Result<()> {
+    for (name, _, check) in check_files(overlays) {
         let text = format!("#!/bin/sh\n# {}\n{}\n", check.name, check.command.trim_end());
         let kind = Kind::File(put(view, text.as_bytes())?);
         let meta = Meta::root_owned(0o755, view.time());

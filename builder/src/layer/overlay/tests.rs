@@ -337,6 +337,10 @@ fn the_runner_counts_what_passed_and_what_failed() {
     let output = String::from_utf8(run.stdout).unwrap();
     assert_eq!(output, "ok It's up!\nFAILED no: why\ngt-check: 1 passed, 1 failed\n");
     assert_eq!(run.status.code(), Some(1));
+    let run = std::process::Command::new("sh").arg(dir.path().join("usr/lib/gt/check")).arg("each").output();
+    let run = run.unwrap();
+    let want = "ok 01-worker-it-s-up It's up!\nFAILED 02-worker-no no\n| why\ngt-check: 1 passed, 1 failed\n";
+    assert_eq!((String::from_utf8(run.stdout).unwrap().as_str(), run.status.code()), (want, Some(1)));
 }
 
 #[test]
