@@ -36,7 +36,7 @@ needs_test=(e2fsprogs dosfstools mtools gdisk fdisk bmap-tools qemu-system-arm q
     dpkg-dev openssh-client kmod cpio libarchive-tools attr acl shellcheck python3-venv zip
     iproute2 nftables dnsmasq-base busybox klibc-utils libnfs-utils nfs-common tftp-hpa atftp curl libcap2-bin age systemd)
 # What fuzzing needs: libFuzzer's runtime is C++, and seeds are made by the tools whose formats they have.
-needs_fuzz=(g++ binutils dpkg-dev gzip xz-utils zstd)
+needs_fuzz=(g++ binutils dpkg-dev gzip xz-utils zstd e2fsprogs dosfstools mtools fdisk)
 needs_bench=(mmdebstrap arch-test genimage hyperfine time nfs-ganesha nfs-ganesha-vfs)
 
 [ "$(uname -m)" = aarch64 ] && needs_build=("${needs_build[@]/qemu-user-static/}")

@@ -4,6 +4,7 @@
 //! Spec: UEFI 2.10 chapter 5 (GPT), bmaptool's block map format 2.0, RFC 8878 (zstd).
 
 mod bmap;
+pub mod fuzz;
 pub mod gpt;
 mod hash;
 mod image;
