@@ -34,7 +34,9 @@ fn import(image: &Path, store: &Store) -> Result<Tree, ReadError> {
 }
 
 fn make(image: &Path, form: &[&str], from: Option<&Path>, size: u64) {
-    File::create(image).unwrap().set_len(size).unwrap();
+    // Another file than before: mount(8) takes a loop device that still has it, with what that remembers.
+    let _ = fs::remove_file(image);
+    File::create_new(image).unwrap().set_len(size).unwrap();
     let mut command = Command::new("mke2fs");
     command.args(["-q", "-F", "-E", "root_owner=0:0"]).args(form);
     if let Some(from) = from {
@@ -77,7 +79,7 @@ fn every_form_is_read_as_the_kernel_reads_it() {
         make(&image, form, Some(&source.at), 2 * GIB);
         let imported = import(&image, &bench.store).unwrap_or_else(|e| panic!("{form:?}: {e}"));
         // ext2 and ext3 are the kernel's ext4 driver's too.
-        let mount = Mount::new(&image, bench.dir.path().join("mnt"), "loop,ro,noload");
+        let mount = Mount::new(&image, bench.dir.path().join("mnt"), "loop,ro");
         compare_mounted(&imported, &mount.at);
         drop(mount);
         assert_eq!(imported.len(), tree.len() + 1, "{form:?}: all entries and lost+found");
@@ -98,9 +100,12 @@ fn what_the_kernel_has_written_is_read() {
         for n in 0..11_000 {
             fs::remove_file(mount.at.join(format!("many/file-{n:05}"))).unwrap();
         }
-        succeed(Command::new("fallocate").args(["-l", "9M"]).arg(mount.at.join("reserved")));
-        fs::write(mount.at.join("reserved-beyond"), "x").unwrap();
-        succeed(Command::new("fallocate").args(["-n", "-l", "9M"]).arg(mount.at.join("reserved-beyond")));
+        // Old maps cannot reserve.
+        if form.len() == 2 {
+            succeed(Command::new("fallocate").args(["-l", "9M"]).arg(mount.at.join("reserved")));
+            fs::write(mount.at.join("beyond"), "x").unwrap();
+            succeed(Command::new("fallocate").args(["-n", "-l", "9M"]).arg(mount.at.join("beyond")));
+        }
         drop(mount);
         e2fsck(&image);
         let imported = import(&image, &bench.store).unwrap_or_else(|e| panic!("{form:?}: {e}"));
