@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is the assertion")]
 
 mod cli;
+mod consul;
 mod doctor;
 mod fenn;
 mod judge_disk;
@@ -38,6 +39,7 @@ fn main() {
     trials.extend(serve::trials());
     trials.extend(ops::trials());
     trials.extend(roles::trials());
+    trials.extend(consul::trials());
     trials.extend(trio::trials());
     trials.extend(wire::trials());
     trials.extend(doctor::trials());
