@@ -19,6 +19,7 @@ mod netboot;
 mod netroot;
 mod ops;
 mod qemu_initramfs;
+mod rebirth;
 mod roles;
 mod serve;
 mod small;
@@ -40,6 +41,7 @@ fn main() {
     trials.extend(ops::trials());
     trials.extend(roles::trials());
     trials.extend(consul::trials());
+    trials.extend(rebirth::trials());
     trials.extend(trio::trials());
     trials.extend(wire::trials());
     trials.extend(doctor::trials());

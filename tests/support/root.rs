@@ -133,11 +133,12 @@ impl Root {
         self.binds.push((from.to_owned(), path.to_owned()));
     }
 
-    /// A life that runs `script`, on the side of a card where one is given.
+    /// A life that runs `script`, on the side of a card or in an empty network.
     fn command(&self, card: Option<&Card>, script: &str) -> Command {
         let unshare = which("unshare").expect("util-linux is essential");
         let mut command = card.map_or_else(|| Command::new(&unshare), |card| card.command(&unshare));
         command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]);
+        command.args(card.is_none().then_some("--net"));
         command.args(["sh", "-c", LIFE]).arg(&self.files).arg(&self.life).arg(script);
         for (from, path) in &self.binds {
             command.arg(from).arg(path);
