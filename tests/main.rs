@@ -15,6 +15,7 @@ mod judge_disk;
 mod judge_ext4;
 mod judge_fat;
 mod kernel;
+mod manifests;
 mod netboot;
 mod netroot;
 mod ops;
@@ -42,6 +43,7 @@ fn main() {
     trials.extend(roles::trials());
     trials.extend(consul::trials());
     trials.extend(rebirth::trials());
+    trials.extend(manifests::trials());
     trials.extend(trio::trials());
     trials.extend(wire::trials());
     trials.extend(doctor::trials());
