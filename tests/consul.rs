@@ -49,13 +49,17 @@ fn folder(name: &str) -> PathBuf {
 fn root(dir: &Path, description: &Description, node: &str, overlay: &str) -> Root {
     let (key, _) = ClusterKey::load_or_make(&dir.join("cluster.key")).unwrap();
     let mut root = Root::new(&dir.join(node), description, &key, node, &[overlay]);
-    root.bind(&stand_in::consul(), "/usr/local/bin/consul");
+    root.bind(&stand_in::consul(None), "/usr/local/bin/consul");
     if overlay == "consul-server" {
         let file = "/etc/consul.d/server.hcl";
-        let known = LATER.iter().fold(root.read(file), |text, block| without(&text, block));
-        root.put(file, known.as_bytes(), 0o644);
+        root.put(file, known(&root.read(file)).as_bytes(), 0o644);
     }
     root
+}
+
+/// A server's configuration without what 1.8.7 does not know.
+pub fn known(server: &str) -> String {
+    LATER.iter().fold(server.to_owned(), |text, block| without(&text, block))
 }
 
 /// A configuration without one of its blocks, which must be there.
@@ -224,7 +228,7 @@ impl Cluster {
     }
 
     fn consul(&self, n: usize, words: &[&str]) -> Command {
-        let mut command = self.net.card(n).command(stand_in::consul());
+        let mut command = self.net.card(n).command(stand_in::consul(None));
         command.args(words);
         command
     }

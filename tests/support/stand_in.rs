@@ -12,21 +12,23 @@ use gt_image::base::mirror::Mirrors;
 
 use super::{ok, repository, run};
 
-/// Consul 1.8.7, the last that was free software's and the last in Debian: the suite `bullseye` has it.
-pub fn consul() -> PathBuf {
-    program("bullseye", "consul", "usr/bin/consul")
+/// Consul 1.8.7, the last that was free software's and the last in Debian: the suite `bullseye` has it. For this
+/// machine's own processor, or for a node's.
+pub fn consul(architecture: Option<&str>) -> PathBuf {
+    program("bullseye", "consul", "usr/bin/consul", architecture)
 }
 
-/// A program of a package of a suite, for this machine's own processor. Kept between runs.
-fn program(suite: &str, package: &str, path: &str) -> PathBuf {
+/// A program of a package of a suite. Kept between runs.
+fn program(suite: &str, package: &str, path: &str, architecture: Option<&str>) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stand-in").join(package);
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stand-in");
+    let dir = dir.join(format!("{package}-{}", architecture.unwrap_or("host")));
     let program = dir.join("root").join(path);
     if program.exists() {
         return program;
     }
-    let apt = PrivateApt::new(&dir.join("apt"), suite);
+    let apt = PrivateApt::new(&dir.join("apt"), suite, architecture);
     ok(apt.command().arg("update"));
     // Signed index, and by that the file's digest: apt checks both, or gives nothing.
     ok(apt.command().current_dir(&apt.0).args(["download", package]));
@@ -43,7 +45,7 @@ fn program(suite: &str, package: &str, path: &str) -> PathBuf {
 struct PrivateApt(PathBuf);
 
 impl PrivateApt {
-    fn new(dir: &Path, suite: &str) -> PrivateApt {
+    fn new(dir: &Path, suite: &str, architecture: Option<&str>) -> PrivateApt {
         let base = Base::load(&repository().join("images/debian-trixie.toml")).unwrap();
         let mirrors = Mirrors::of(base.apt().unwrap()).unwrap();
         let mirror = mirrors.roots("debian").first().expect("a base of Debian has a mirror").clone();
@@ -61,7 +63,8 @@ impl PrivateApt {
              Dir::Etc::sourcelist \"{d}/etc/list\";\nDir::Etc::sourceparts \"-\";\n\
              APT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n"
         );
-        fs::write(dir.join("etc/conf"), own + &mirrors.host().lines.join("\n")).unwrap();
+        let foreign = architecture.map_or(String::new(), |a| format!("APT::Architecture \"{a}\";\n"));
+        fs::write(dir.join("etc/conf"), own + &foreign + &mirrors.host().lines.join("\n")).unwrap();
         PrivateApt(dir.to_owned())
     }
 
