@@ -14,22 +14,29 @@ use crate::support::{Tier, repository, run, text, trial};
 
 const SCRIPTS: &[Tier] = &[Tier::Root, Tier::Judge(&["unshare", "openssl", "shellcheck"])];
 
+const UNITS: &[Tier] = &[Tier::Root, Tier::Judge(&["unshare", "systemd-analyze"])];
+
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("rebirth::identifiers_are_the_nodes_own_in_every_life", SCRIPTS, identifiers),
         trial("rebirth::a_kubernetes_server_founds_joins_or_goes_on", SCRIPTS, kubernetes),
         trial("rebirth::agents_are_told_what_no_image_holds", SCRIPTS, agents),
         trial("rebirth::scripts_have_no_fault", SCRIPTS, linted),
+        trial("rebirth::systemd_finds_no_fault_in_the_units", UNITS, units),
     ]
 }
 
 fn root(name: &str, node: &str, overlay: &str) -> Root {
+    roots(name, node, &[overlay])
+}
+
+fn roots(name: &str, node: &str, overlays: &[&str]) -> Root {
     let description = Description::load(&repository().join("cluster.toml")).unwrap();
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&dir).unwrap();
     let (key, _) = ClusterKey::load_or_make(&dir.join("cluster.key")).unwrap();
     run("rm", ["-rf", dir.join(node).to_str().unwrap()]);
-    Root::new(&dir.join(node), &description, &key, node, &[overlay])
+    Root::new(&dir.join(node), &description, &key, node, overlays)
 }
 
 /// What a script says on a life of its own.
@@ -193,4 +200,25 @@ fn linted() {
     let scripts: Vec<&str> = scripts.lines().collect();
     assert!(scripts.len() >= 7, "{scripts:?}");
     run("shellcheck", scripts);
+}
+
+fn units() {
+    for (node, overlays) in [
+        ("bettley", &["consul-server", "nomad-server", "vault", "k3s-server", "envoy"][..]),
+        ("fenn", &["consul-client", "nomad-client", "k3s-agent"]),
+    ] {
+        let root = roots("rebirth-units", node, overlays);
+        for program in ["consul", "nomad", "vault", "k3s", "envoy"] {
+            root.put(&format!("/usr/local/bin/{program}"), b"#!/bin/sh\n", 0o755);
+        }
+        let verify = "systemd-analyze verify --man=no";
+        let units =
+            "for u in consul nomad vault k3s envoy; do ls /etc/systemd/system/$u.service || true; done";
+        let said = root.run(&format!("{verify} $({units} 2>/dev/null) 2>&1"));
+        assert!(said.status.success() && said.stdout.is_empty(), "{node}: {}", text(&said));
+        // A judge who finds fault with nothing would prove nothing.
+        root.put("/etc/systemd/system/consul.service", b"[Service]\nExecStart=/none\nRestrt=always\n", 0o644);
+        let said = root.run(&format!("{verify} /etc/systemd/system/consul.service"));
+        assert!(text(&said).contains("Restrt"), "{}", text(&said));
+    }
 }
