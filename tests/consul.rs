@@ -138,6 +138,9 @@ fn cluster() {
     cluster.is_whole(client);
     let serf = cluster.ask(client, &["info"]);
     assert!(serf.contains("encrypted = true"), "{serf}");
+    // What the client's node serves is in the servers' catalogue, from its own overlays.
+    let slurmd = |services: &str| services.lines().any(|l| l.trim() == "slurmd");
+    cluster.until(0, &["catalog", "services"], "the worker's service is told", slurmd);
     cluster.write(client, "before");
 
     // One reset with its state kept, a metadata file too old for a start among it.

@@ -212,6 +212,7 @@ impl Trio {
     fn members(&mut self) {
         self.until(&WORKER, "consul members | grep -c ' alive '", "3\n");
         assert!(self.ask(&WORKER, "consul info").contains("encrypted = true"));
+        self.until(&WORKER, "consul catalog nodes -service nfs", EDGE.address);
         self.until(&EDGE, "consul catalog nodes | grep -c ' 10\\.4\\.0\\.'", "3\n");
     }
 
