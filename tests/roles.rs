@@ -5,20 +5,25 @@
 //! After a change that is meant: `GT_IMAGE_BLESS=1 ./do test roles::` writes the goldens, and the diff is
 //! read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use gt_image::layer::overlay::Context;
 use gt_image::overlay::{Description, Overlay};
 use libtest_mimic::Trial;
 
 use crate::netboot::Site;
-use crate::support::{Tier, ok, repository, run, trial, which};
+use crate::support::net::Net;
+use crate::support::{Tier, ok, repository, run, text, trial, which};
 
-const PROGRAMS: &[Tier] =
-    &[Tier::Archive, Tier::Root, Tier::Judge(&["qemu-aarch64-static", "tar", "ssh-keygen"])];
+const PROGRAMS: &[Tier] = &[
+    Tier::Archive,
+    Tier::Root,
+    Tier::Judge(&["qemu-aarch64-static", "tar", "ssh-keygen", "ip", "curl", "busybox"]),
+];
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -98,6 +103,7 @@ fn programs() {
     for words in [
         &["usr/sbin/haproxy", "-c", "-f", "/etc/haproxy/haproxy.cfg"][..],
         &["usr/bin/promtool", "check", "config", "/etc/prometheus/prometheus.yml"],
+        &["usr/local/bin/envoy", "--mode", "validate", "--config-path", "/etc/envoy/envoy.yaml"],
     ] {
         ok(&mut inside(&root, words));
     }
@@ -105,6 +111,48 @@ fn programs() {
     fs::write(root.join("etc/haproxy/haproxy.cfg"), "frontend without\n    bind nowhere\n").unwrap();
     let refused = inside(&root, &["usr/sbin/haproxy", "-c", "-f", "/etc/haproxy/haproxy.cfg"]).output();
     assert!(!refused.unwrap().status.success());
+    envoy_shares(&root);
+}
+
+/// The edge's Envoy on a network with two nodes: it answers for itself, and passes requests to those that are
+/// there and not to the eight that are not.
+fn envoy_shares(root: &Path) {
+    let net = Net::new("envoy", &["d8:3a:dd:89:c1:0b", "d8:3a:dd:89:ef:61"]);
+    let mut running = Vec::new();
+    for (n, address) in ["10.4.0.11", "10.4.0.15"].iter().enumerate() {
+        net.card(n).configure(address);
+        let answer = format!("printf 'HTTP/1.0 200 OK\\r\\n\\r\\nmeasured on {address}'");
+        let mut exporter = net.card(n).command("busybox");
+        exporter.args(["nc", "-ll", "-p", "9100", "-e", "sh", "-c", &answer]);
+        running.push(Killed(exporter.spawn().unwrap()));
+    }
+    let mut envoy = net.command(which("qemu-aarch64-static").unwrap());
+    envoy.arg("-L").arg(root).arg(root.join("usr/local/bin/envoy"));
+    envoy.args(["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--log-level", "error"]);
+    running.push(Killed(envoy.spawn().unwrap()));
+    let get = |path: &str| {
+        let mut curl = net.command("curl");
+        curl.args(["-s", "--max-time", "20", "--retry", "30", "--retry-connrefused", "--retry-delay", "1"]);
+        text(&curl.arg(format!("http://127.0.0.1:10000{path}")).output().unwrap())
+    };
+    assert_eq!(get("/healthz"), "allyrion\n");
+    let begun = Instant::now();
+    let mut seen = BTreeSet::new();
+    while seen.len() < 2 {
+        let answer = get("/metrics");
+        seen.extend(answer.strip_prefix("measured on ").map(str::to_owned));
+        assert!(begun.elapsed() < Duration::from_secs(120), "{seen:?}, and last {answer:?}");
+    }
+}
+
+/// A process that ends with the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A program of the root, which sees the root's files first.

@@ -7,15 +7,21 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
+use crate::consul;
 use crate::netboot::{Site, known_hosts};
 use crate::support::net::Net;
 use crate::support::qemu::{BOOT, Boot, Machine, Network};
 use crate::support::server::Node;
-use crate::support::{Tier, ok, run, trial};
+use crate::support::site::sha256;
+use crate::support::{Tier, ok, run, stand_in, trial};
 use crate::wire::router;
 
-const WHOLE: &[Tier] =
-    &[Tier::Archive, Tier::Root, Tier::Qemu, Tier::Judge(&["ip", "ssh", "dnsmasq", "mke2fs"])];
+const WHOLE: &[Tier] = &[
+    Tier::Archive,
+    Tier::Root,
+    Tier::Qemu,
+    Tier::Judge(&["ip", "ssh", "dnsmasq", "mke2fs", "dpkg-deb", "gpgv"]),
+];
 
 /// Three emulated machines at once take two cores seven and a half minutes, too long beside all else: asked for
 /// by `./do together`, and no part of `./do test`.
@@ -44,9 +50,15 @@ fn together() {
     // As the machines are, for Slurm takes no node that has less than is stated.
     site.edit(|cluster| {
         for node in cluster["node"].as_array_mut().unwrap() {
-            node.as_table_mut().unwrap().insert("ram".into(), "1G".into());
+            let node = node.as_table_mut().unwrap();
+            node.insert("ram".into(), "1G".into());
+            // One leader is started, and Consul waits for as many servers as there are leaders.
+            if ["cargyll", "dalt"].contains(&node["name"].as_str().unwrap()) {
+                node.insert("roles".into(), vec!["worker"].into());
+            }
         }
     });
+    stand_in_for_consul(&site);
     let net = Net::new("trio", &["02:00:00:00:00:01"]);
     net.move_to("10.4.0.2");
     let _router = router(net.card(0), &site.dir.join("leases"), &[&EDGE, &LEADER, &WORKER]);
@@ -69,11 +81,49 @@ fn together() {
     trio.names();
     trio.load_balancer();
     trio.measurements();
+    trio.proxy();
+    trio.members();
     trio.job();
     for node in [EDGE, LEADER, WORKER] {
         let checks = trio.ask(&node, "/usr/lib/gt/check 2>&1 || true");
         assert!(checks.contains(" 0 failed"), "{}: {checks}", node.name);
     }
+}
+
+/// Puts Debian's last Consul in the place of the one that the overlay pins, and in the lock, lest all packages be
+/// resolved anew.
+fn stand_in_for_consul(site: &Site) {
+    let program = stand_in::consul(Some("arm64"));
+    let edit = |file: &str, artifacts: &str, change: &dyn Fn(&mut toml::Table)| {
+        let path = site.dir.join(file);
+        let mut table: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+        let artifacts = table.get_mut(artifacts).and_then(toml::Value::as_array_mut);
+        for artifact in artifacts.into_iter().flatten().filter_map(toml::Value::as_table_mut) {
+            if artifact["name"].as_str() == Some("consul") {
+                artifact.insert("url".into(), format!("file://{}", program.display()).into());
+                artifact.insert("sha256".into(), sha256(&program).into());
+                change(artifact);
+            }
+        }
+        fs::write(path, toml::to_string(&table).unwrap()).unwrap();
+    };
+    edit("overlays/consul/overlay.toml", "artifacts", &|artifact| {
+        let whole = toml::Table::from_iter([
+            ("to".to_owned(), "/usr/local/bin/consul".into()),
+            ("mode".to_owned(), "0755".into()),
+        ]);
+        artifact.insert("extract".into(), vec![whole].into());
+        artifact.remove("size");
+    });
+    edit("images/debian-trixie.lock", "artifact", &|artifact| {
+        artifact.insert("filename".into(), "consul".into());
+        if artifact.contains_key("size") {
+            let size = i64::try_from(fs::metadata(&program).unwrap().len()).unwrap();
+            artifact.insert("size".into(), size.into());
+        }
+    });
+    let server = site.dir.join("overlays/consul-server/files/etc/consul.d/server.hcl");
+    fs::write(&server, consul::known(&fs::read_to_string(&server).unwrap())).unwrap();
 }
 
 /// The stick that the edge shares, with an empty filesystem of the label that it looks for.
@@ -147,6 +197,23 @@ impl Trio {
         let query = "query=up%7Binstance=%22fenn%22,job=%22node%22%7D";
         let ask = format!("busybox wget -q -O - 'http://127.0.0.1:9090/api/v1/query?{query}'");
         self.until(&EDGE, &ask, ",\"1\"]");
+    }
+
+    /// Envoy on the edge passes a request to whichever node is there.
+    fn proxy(&mut self) {
+        let ask = format!(
+            "busybox wget -T 20 -q -O - http://{}:10000/metrics | grep -m 1 ^node_load1",
+            EDGE.address
+        );
+        self.until(&WORKER, &ask, "node_load1 ");
+    }
+
+    /// The leader's Consul and the two clients know each other, encrypted with the key that each was given.
+    fn members(&mut self) {
+        self.until(&WORKER, "consul members | grep -c ' alive '", "3\n");
+        assert!(self.ask(&WORKER, "consul info").contains("encrypted = true"));
+        self.until(&WORKER, "consul catalog nodes -service nfs", EDGE.address);
+        self.until(&EDGE, "consul catalog nodes | grep -c ' 10\\.4\\.0\\.'", "3\n");
     }
 
     /// The leader's controller, whose state is on the edge's stick, runs a job on the worker.

@@ -8,8 +8,10 @@ pub mod dnsmasq;
 pub mod files;
 pub mod net;
 pub mod qemu;
+pub mod root;
 pub mod server;
 pub mod site;
+pub mod stand_in;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

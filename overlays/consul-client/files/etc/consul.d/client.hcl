@@ -1,0 +1,3 @@
+# Made by the overlay `consul-client`.
+
+server = false

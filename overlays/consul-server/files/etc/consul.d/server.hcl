@@ -1,0 +1,13 @@
+# Made by the overlay `consul-server`.
+
+server = true
+# None begins before so many are there, and one that comes back empty finds the others' log and takes that.
+bootstrap_expect = {{ nodes_with("consul-server") | length }}
+
+ui_config {
+  enabled = true
+}
+
+connect {
+  enabled = true
+}
