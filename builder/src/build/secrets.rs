@@ -41,6 +41,7 @@ pub fn collect(
             (Some(bytes), _) => (bytes, "file"),
             // One value for the whole cluster: what derives is what nodes must share.
             (None, Some(len)) => (key.derive(&["secret", name], usize::from(len)), "derived"),
+            (None, None) if secret.optional => continue,
             (None, None) => {
                 let file = folder.join(name);
                 let warning =

@@ -199,6 +199,8 @@ pub struct Secret {
     pub file: Dir,
     /// Bytes to derive from the cluster key when the owner has no file of this name.
     pub derive: Option<u16>,
+    /// The overlay does its work without it as well.
+    pub optional: bool,
 }
 
 /// A path with owner and mode that is not in the tree.

@@ -202,6 +202,7 @@ fn secret(secret: &Secret) -> Vec<String> {
         Some(bytes) => {
             format!("`secrets/{}`, or {bytes} bytes that follow from the cluster key", secret.name)
         }
+        None if secret.optional => format!("`secrets/{}`, if there is one", secret.name),
         None => format!("`secrets/{}`", secret.name),
     };
     let at = format!("{} {} {}", code(&secret.file.path), owners(&secret.file), secret.file.mode);

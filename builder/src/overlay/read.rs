@@ -337,6 +337,7 @@ impl Reader<'_> {
             name: name.value,
             file: Dir { path: path.value, owner, group, mode, place: path.place },
             derive: raw.derive,
+            optional: raw.optional,
         })
     }
 

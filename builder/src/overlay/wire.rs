@@ -224,6 +224,9 @@ pub(crate) struct Secret {
     /// this name in `secrets/`.
     #[schemars(range(min = 1, max = 8160))]
     pub derive: Option<u16>,
+    /// The overlay does its work without it as well: a build that has none says nothing.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// A directory that is not part of the tree.
