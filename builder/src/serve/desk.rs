@@ -42,6 +42,8 @@ pub struct Parts {
     pub site: Site,
     /// The images.
     pub store: Reader,
+    /// Words of the kernel's line that say where this server is.
+    pub words: Vec<String>,
     /// What was recorded.
     pub past: Past,
     /// Writes the record.
@@ -154,7 +156,7 @@ impl Desk {
     /// Takes up what was recorded. No tree is loaded yet: see [`Desk::keep_warm`].
     pub fn new(parts: Parts) -> Arc<Desk> {
         let started = Instant::now();
-        let Parts { site, store, past, keeper, log, vault, alone, incomplete } = parts;
+        let Parts { site, store, words, past, keeper, log, vault, alone, incomplete } = parts;
         let mut ledger = Ledger::default();
         past.given.iter().for_each(|(node, boot)| ledger.restore(node, *boot));
         let boots = Boots::restore(past.rows, clock(started));
@@ -170,7 +172,7 @@ impl Desk {
         };
         let desk = Arc::new(Desk {
             site: RwLock::new(Arc::new(site)),
-            trees: Trees::new(store.clone()),
+            trees: Trees::new(store.clone()).telling(words),
             store,
             state: Mutex::new(state),
             exports: RwLock::default(),

@@ -5,30 +5,45 @@
 //! Spec: design.md sections 2 and 10.
 
 use std::collections::HashMap;
-use std::io::{self, BufReader, Read};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
 use std::sync::{Arc, Mutex, Weak};
 
 use gt_netboot::content::Content;
 use gt_netboot::nfs::{Attributes, Export, ExportId, FileId};
+use rustix::fs::{MemfdFlags, memfd_create};
 use sha2::{Digest as _, Sha256};
 
 use super::inodes::Inodes;
 use super::lock;
+use crate::boot::CMDLINE_NETBOOT;
+use crate::boot::cmdline::MAX_FILE;
 use crate::digest::Digest;
 use crate::store::{Reader, StoreError};
 use crate::tree::dump::Lines;
+
+/// The kernel's line for a boot from the network.
+const NETBOOT: &[u8] = CMDLINE_NETBOOT.as_bytes();
 
 /// The trees that are in memory.
 #[derive(Debug)]
 pub struct Trees {
     store: Reader,
+    /// Words of the kernel's line that are this server's to say, such as `gt.http=8080`.
+    words: Vec<String>,
     loaded: Mutex<HashMap<Digest, Arc<Mutex<Weak<Inodes>>>>>,
 }
 
 impl Trees {
     /// None yet.
     pub fn new(store: Reader) -> Trees {
-        Trees { store, loaded: Mutex::default() }
+        Trees { store, words: Vec::new(), loaded: Mutex::default() }
+    }
+
+    /// The same, for a server that is where these words say. A generation is made with the description's
+    /// address and the usual ports; who runs the server may have chosen others.
+    pub fn telling(self, words: Vec<String>) -> Trees {
+        Trees { words, ..self }
     }
 
     /// A tree, from memory or from the store. Loading takes some tenths of a second for a whole root;
@@ -71,7 +86,31 @@ impl Trees {
             return Ok(None);
         };
         let opened = self.store.object(&file.digest, file.size)?;
-        Ok(Some(Content::new(Arc::new(opened), file.size)))
+        let content = Content::new(Arc::new(opened), file.size);
+        let ours = is_cmdline(path) && find(boot, NETBOOT).is_some();
+        Ok(Some(if ours { self.told(content)? } else { content }))
+    }
+
+    /// The kernel's line with this server's words in it.
+    fn told(&self, line: Content) -> io::Result<Content> {
+        let mut bytes = vec![0; usize::try_from(line.len()).unwrap_or(0).min(MAX_FILE)];
+        line.read_at(&mut bytes, 0)?;
+        let text = String::from_utf8(bytes).map_err(io::Error::other)?;
+        let key = |word: &str| word.split('=').next().map(str::to_owned);
+        let mut words: Vec<&str> = text.split_whitespace().collect();
+        for ours in &self.words {
+            match words.iter_mut().find(|word| key(word) == key(ours)) {
+                Some(word) => *word = ours,
+                None => words.push(ours),
+            }
+        }
+        let told = words.join(" ") + "\n";
+        if told == text {
+            return Ok(line);
+        }
+        let mut file = File::from(memfd_create("cmdline.txt", MemfdFlags::CLOEXEC)?);
+        file.write_all(told.as_bytes())?;
+        Ok(Content::new(Arc::new(file), told.len() as u64))
     }
 
     fn load(&self, digest: &Digest) -> Result<Inodes, StoreError> {
@@ -109,8 +148,12 @@ pub fn export_id(node: &str, tree: &Digest) -> ExportId {
 /// one. `cmdline.txt` of a disk names that disk's root: a boot from the network gets the other one
 /// where the boot tree has it.
 fn find_boot_file(boot: &Inodes, path: &[u8]) -> Option<FileId> {
-    let netboot = path.eq_ignore_ascii_case(b"cmdline.txt").then(|| find(boot, b"cmdline.netboot.txt"));
+    let netboot = is_cmdline(path).then(|| find(boot, NETBOOT));
     netboot.flatten().or_else(|| find(boot, path))
+}
+
+fn is_cmdline(path: &[u8]) -> bool {
+    path.eq_ignore_ascii_case(b"cmdline.txt")
 }
 
 fn find(tree: &Inodes, path: &[u8]) -> Option<FileId> {
@@ -275,5 +318,24 @@ mod tests {
             let found = trees.boot_file(&boot, path.as_bytes()).unwrap();
             assert_eq!(text(found).as_deref(), want, "{path}");
         }
+    }
+
+    #[test]
+    fn the_kernels_line_says_where_this_server_is() {
+        let line = "console=tty1 gt.root=nfs gt.server=10.4.0.10 gt.node=fenn gt.http=8080 rw\n";
+        let (_dir, store, t) = store(&[("cmdline.txt", "gt.http=1 disk"), ("cmdline.netboot.txt", line)]);
+        let digest = store.put_tree(&t).unwrap();
+        let told = |words: &[&str]| {
+            let words = words.iter().map(|word| (*word).to_owned()).collect();
+            let trees = Trees::new(store.reader().unwrap()).telling(words);
+            let boot = trees.get(&digest).unwrap();
+            text(trees.boot_file(&boot, b"cmdline.txt").unwrap()).unwrap()
+        };
+        assert_eq!(told(&[]), line);
+        assert_eq!(told(&["gt.server=10.4.0.10", "gt.http=8080"]), line);
+        assert_eq!(
+            told(&["gt.server=10.4.0.2", "gt.http=18080", "gt.nfs_port=12049"]),
+            "console=tty1 gt.root=nfs gt.server=10.4.0.2 gt.node=fenn gt.http=18080 rw gt.nfs_port=12049\n"
+        );
     }
 }

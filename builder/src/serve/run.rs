@@ -3,7 +3,7 @@
 //! Spec: design.md sections 10 and 13; sd_notify(3), signal(7).
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ pub fn serve(
     settings: &Settings,
     load: Load,
     vault: Vault,
-    ready: impl FnOnce(&[(&'static str, std::net::SocketAddr)]) -> anyhow::Result<()>,
+    ready: impl FnOnce(&[(&'static str, SocketAddr)]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let site = load()?;
     let log = Arc::new(Log::new(settings.json));
@@ -112,8 +112,18 @@ pub fn serve(
     let keeper = Keeper::start(Box::new(record), Some(pins), log.clone()).context("starting the record")?;
     let alone = settings.dhcp == Dhcp::Off;
     let incomplete = settings.incomplete;
-    let desk =
-        Desk::new(Parts { site, store: reader, past, keeper, log: log.clone(), vault, alone, incomplete });
+    let words = words(settings.server, &bound.addresses().context("asking for the sockets' addresses")?);
+    let desk = Desk::new(Parts {
+        site,
+        store: reader,
+        words,
+        past,
+        keeper,
+        log: log.clone(),
+        vault,
+        alone,
+        incomplete,
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.context("starting threads")?;
     let addresses = bound.addresses().context("asking for the sockets' addresses")?;
@@ -122,6 +132,19 @@ pub fn serve(
     // Reads of a disk that does not answer must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+/// Where init looks for NFS when it is told nothing.
+const NFS_PORT: u16 = 2049;
+
+/// What the kernel's line of a node must say of this server.
+fn words(server: Ipv4Addr, addresses: &[(&'static str, SocketAddr)]) -> Vec<String> {
+    let port = |name: &str| addresses.iter().find(|(other, _)| *other == name).map(|(_, a)| a.port());
+    let mut words = vec![format!("gt.server={server}")];
+    words.extend(port("http").map(|port| format!("gt.http={port}")));
+    // Init asks for MOUNT at the same port: it answers there too.
+    words.extend(port("nfs").filter(|port| *port != NFS_PORT).map(|port| format!("gt.nfs_port={port}")));
+    words
 }
 
 /// Raises the soft limit of descriptors to the hard one, which under systemd is 524,288 against 1,024:

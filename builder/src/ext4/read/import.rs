@@ -26,7 +26,7 @@ const THREADS_MAX: usize = 4;
 pub fn into_tree(device: &dyn ReadAt, store: &Store, progress: &Task) -> Result<Tree, ReadError> {
     let fs = Filesystem::open(device)?;
     let mut walk =
-        Walk { fs: &fs, found: Vec::new(), first: HashMap::new(), mapped: 0, holes: 0, attributes: 0 };
+        Walk { fs: &fs, found: Vec::new(), first: HashMap::new(), taken: 0, holes: 0, attributes: 0 };
     walk.all()?;
     let Walk { found, .. } = walk;
     let objects = objects(&fs, &found, store, progress)?;
@@ -54,7 +54,8 @@ struct Walk<'a> {
     found: Vec<(TreePath, u32, Found)>,
     /// Numbers that have been seen.
     first: HashMap<u32, Type>,
-    mapped: u64,
+    /// Blocks of all inodes so far: none belongs to two, so they are no more than the filesystem has.
+    taken: u64,
     holes: u64,
     attributes: usize,
 }
@@ -94,18 +95,26 @@ impl Walk<'_> {
         let number = inode.number;
         let mut attributes = self.fs.attributes(&inode)?;
         let entries = match inode.kind {
-            Type::Dir => Some(self.fs.entries(&inode, &attributes)?),
+            Type::Dir => {
+                let (entries, taken) = self.fs.entries(&inode, &attributes)?;
+                self.count(&inode, taken)?;
+                Some(entries)
+            }
             _ => None,
         };
         let (major, minor) = inode.device();
         let kind = match inode.kind {
             Type::Dir => Kind::Dir,
-            Type::Symlink => Kind::Symlink(self.fs.target(&inode, &mut attributes)?.into()),
+            Type::Symlink => {
+                let (target, taken) = self.fs.target(&inode, &mut attributes)?;
+                self.count(&inode, taken)?;
+                Kind::Symlink(target.into())
+            }
             Type::Block => Kind::Block { major, minor },
             Type::Char => Kind::Char { major, minor },
-            Type::Fifo => Kind::Fifo,
             Type::Socket => Kind::Socket,
-            Type::File => Kind::Fifo,
+            // A file's kind follows from its content, which is read later.
+            Type::Fifo | Type::File => Kind::Fifo,
         };
         let shown = std::mem::take(&mut attributes.shown);
         self.attributes += shown.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
@@ -127,19 +136,24 @@ impl Walk<'_> {
         Ok(walk)
     }
 
+    fn count(&mut self, inode: &RawInode, blocks: u64) -> Result<(), ReadError> {
+        self.taken += blocks;
+        match self.taken > self.fs.shape.blocks {
+            true => Err(inode.wrong(0x28, "its blocks belong to others already")),
+            false => Ok(()),
+        }
+    }
+
     /// Counts what a file will take to read, so that an image cannot make that endless.
     fn file(&mut self, inode: RawInode, inline: Vec<u8>) -> Result<What, ReadError> {
         let mut attributes = super::Attributes { inline: inline.clone(), ..Default::default() };
         let content = self.fs.content(&inode, &mut attributes)?;
-        self.mapped += content.mapped();
+        let (taken, place) = (content.taken, content.place());
         self.holes += inode.size.saturating_sub(content.mapped());
-        if self.mapped > self.fs.device.size() {
-            return Err(inode.wrong(0x28, "its blocks belong to other files already"));
-        }
+        self.count(&inode, taken)?;
         if self.holes > HOLES_MAX {
             return Err(inode.wrong(0x04, format!("files with holes of more than {HOLES_MAX} bytes in all")));
         }
-        let place = content.place();
         Ok(What::File { inode: Box::new(inode), inline, place })
     }
 }

@@ -27,15 +27,19 @@ pub(super) struct Run {
     pub physical: u64,
 }
 
-/// All blocks of an inode that hold something, ascending. Each comes from other bytes of the image, and they
-/// are no more than the filesystem has: so an image cannot make this longer than itself.
-pub(super) fn runs(device: &dyn ReadAt, shape: &Shape, inode: &RawInode) -> Result<Vec<Run>, ReadError> {
-    let mut map = Map { device, shape, inode, runs: Vec::new(), mapped: 0, next: 0 };
+/// All blocks of an inode that hold something, ascending, and how many blocks they and those that tell of them
+/// are. No more than the filesystem has: so an image cannot make this longer than itself.
+pub(super) fn runs(
+    device: &dyn ReadAt,
+    shape: &Shape,
+    inode: &RawInode,
+) -> Result<(Vec<Run>, u64), ReadError> {
+    let mut map = Map { device, shape, inode, runs: Vec::new(), taken: 0, next: 0 };
     match inode.has_extents() {
         true => map.extents(&inode.block, inode.at + 0x28, None)?,
         false => map.old_map()?,
     }
-    Ok(map.runs)
+    Ok((map.runs, map.taken))
 }
 
 struct Map<'a> {
@@ -43,7 +47,8 @@ struct Map<'a> {
     shape: &'a Shape,
     inode: &'a RawInode,
     runs: Vec<Run>,
-    mapped: u64,
+    /// Blocks that belong to the inode.
+    taken: u64,
     /// No entry may speak of an earlier block of the file.
     next: u64,
 }
@@ -94,11 +99,12 @@ impl Map<'_> {
     }
 
     fn tree_block(
-        &self,
+        &mut self,
         block: u64,
         wrong: &dyn Fn(usize, String) -> ReadError,
         field: usize,
     ) -> Result<Vec<u8>, ReadError> {
+        self.take(1).map_err(|what| wrong(field, what))?;
         let bytes = block_of(self.device, self.shape, block, |what| wrong(field, what))?;
         if let Some(seed) = self.inode.seed {
             // After as many entries as fit: their number is at the start.
@@ -116,10 +122,7 @@ impl Map<'_> {
         if run.physical == 0 || end.is_none_or(|end| end > self.shape.blocks) {
             return Err(format!("block {} of {}", run.physical, self.shape.blocks));
         }
-        self.mapped += run.len;
-        if self.mapped > self.shape.blocks {
-            return Err("the file has more blocks than the filesystem".into());
-        }
+        self.take(run.len)?;
         match self.runs.last_mut() {
             Some(last)
                 if last.logical + last.len == run.logical && last.physical + last.len == run.physical =>
@@ -129,6 +132,14 @@ impl Map<'_> {
             _ => self.runs.push(run),
         }
         Ok(())
+    }
+
+    fn take(&mut self, blocks: u64) -> Result<(), String> {
+        self.taken += blocks;
+        match self.taken > self.shape.blocks {
+            true => Err("the file has more blocks than the filesystem".into()),
+            false => Ok(()),
+        }
     }
 
     /// Twelve blocks, then blocks of numbers at one, two and three removes.
@@ -159,16 +170,9 @@ impl Map<'_> {
             return Ok(());
         }
         // Such a block counts too: one that names itself would else never come to an end.
-        self.mapped += 1;
+        self.take(1).map_err(wrong)?;
         let block = u64::from(number);
         let bytes = block_of(self.device, self.shape, block, wrong)?;
-        if self.mapped > self.shape.blocks {
-            return Err(damaged(
-                &format!("block map of inode {inode}"),
-                at,
-                "more blocks than the filesystem has",
-            ));
-        }
         for (n, entry) in bytes.chunks_exact(4).enumerate() {
             let at = block * self.shape.block_size as u64 + n as u64 * 4;
             self.old_entry(le32(entry, 0), level - 1, logical, at)?;

@@ -77,12 +77,13 @@ impl<'d> Filesystem<'d> {
                 runs: Vec::new(),
                 inline: bytes,
                 size: inode.size,
+                taken: 0,
                 at: 0,
                 run: 0,
             });
         }
-        let runs = map::runs(self.device, &self.shape, inode)?;
-        Ok(Content { fs: self, runs, inline: Vec::new(), size: inode.size, at: 0, run: 0 })
+        let (runs, taken) = map::runs(self.device, &self.shape, inode)?;
+        Ok(Content { fs: self, runs, inline: Vec::new(), size: inode.size, taken, at: 0, run: 0 })
     }
 
     /// All bytes of a small file.
@@ -100,34 +101,40 @@ impl<'d> Filesystem<'d> {
         Ok(bytes)
     }
 
-    fn target(&self, inode: &RawInode, attributes: &mut Attributes) -> Result<Vec<u8>, ReadError> {
-        let target = match inode.short_link() {
-            Some(target) => target.to_vec(),
+    /// Where a link leads, and how many blocks that takes.
+    fn target(&self, inode: &RawInode, attributes: &mut Attributes) -> Result<(Vec<u8>, u64), ReadError> {
+        let (target, taken) = match inode.short_link() {
+            Some(target) => (target.to_vec(), 0),
             None if inode.size >= LINK_MAX => {
                 return Err(inode.wrong(0x04, format!("a link's target of {} bytes", inode.size)));
             }
             None => {
+                let mut content = self.content(inode, attributes)?;
                 let mut bytes = Vec::new();
-                io::Read::read_to_end(&mut self.content(inode, attributes)?, &mut bytes)
-                    .map_err(|source| ReadError::Io { at: inode.at, len: 0, source })?;
-                bytes
+                io::Read::read_to_end(&mut content, &mut bytes).map_err(|source| ReadError::Io {
+                    at: inode.at,
+                    len: 0,
+                    source,
+                })?;
+                (bytes, content.taken)
             }
         };
         if target.is_empty() || target.contains(&0) {
             return Err(inode.wrong(0x28, "a symbolic link that leads nowhere"));
         }
-        Ok(target)
+        Ok((target, taken))
     }
 
-    fn entries(&self, inode: &RawInode, attributes: &Attributes) -> Result<Vec<Entry>, ReadError> {
+    /// What is in a directory, and how many blocks that takes.
+    fn entries(&self, inode: &RawInode, attributes: &Attributes) -> Result<(Vec<Entry>, u64), ReadError> {
         if inode.is_inline() {
-            return dir::inline_entries(inode, &attributes.inline);
+            return Ok((dir::inline_entries(inode, &attributes.inline)?, 0));
         }
         let block = self.shape.block_size as u64;
         if inode.size % block != 0 || inode.size > DIR_MAX {
             return Err(inode.wrong(0x04, format!("a directory of {} bytes", inode.size)));
         }
-        let runs = map::runs(self.device, &self.shape, inode)?;
+        let (runs, taken) = map::runs(self.device, &self.shape, inode)?;
         let mut next = 0;
         for Run { logical, len, .. } in &runs {
             if *logical != next {
@@ -138,7 +145,8 @@ impl<'d> Filesystem<'d> {
         if next < inode.size / block {
             return Err(inode.wrong(0x28, format!("a directory without its block {next}")));
         }
-        dir::entries(inode, &self.whole(inode, DIR_MAX)?, self.shape.block_size)
+        let bytes = self.whole(inode, DIR_MAX)?;
+        Ok((dir::entries(inode, &bytes, self.shape.block_size)?, taken))
     }
 }
 
@@ -148,6 +156,8 @@ struct Content<'a> {
     runs: Vec<Run>,
     inline: Vec<u8>,
     size: u64,
+    /// Blocks that belong to the inode.
+    taken: u64,
     at: u64,
     /// The first run that does not end before `at`.
     run: usize,

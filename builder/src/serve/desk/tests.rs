@@ -62,7 +62,8 @@ impl Bench {
         };
         let vault: Vault = Box::new(|node, _| Ok(format!("secrets of {node}").into_bytes()));
         let (alone, incomplete) = (self.alone, self.incomplete);
-        let parts = Parts { site, store: reader, past, keeper, log, vault, alone, incomplete };
+        let words = vec!["gt.http=8080".to_owned()];
+        let parts = Parts { site, store: reader, words, past, keeper, log, vault, alone, incomplete };
         self.desk = Some(Desk::new(parts));
     }
 
