@@ -131,7 +131,7 @@ impl<'d> Filesystem<'d> {
             return Ok((dir::inline_entries(inode, &attributes.inline)?, 0));
         }
         let block = self.shape.block_size as u64;
-        if inode.size % block != 0 || inode.size > DIR_MAX {
+        if !inode.size.is_multiple_of(block) || inode.size > DIR_MAX {
             return Err(inode.wrong(0x04, format!("a directory of {} bytes", inode.size)));
         }
         let (runs, taken) = map::runs(self.device, &self.shape, inode)?;
