@@ -97,17 +97,18 @@ impl Trees {
         line.read_at(&mut bytes, 0)?;
         let text = String::from_utf8(bytes).map_err(io::Error::other)?;
         let key = |word: &str| word.split('=').next().map(str::to_owned);
-        let mut words: Vec<&str> = text.split_whitespace().collect();
+        let before: Vec<&str> = text.split_whitespace().collect();
+        let mut words = before.clone();
         for ours in &self.words {
             match words.iter_mut().find(|word| key(word) == key(ours)) {
                 Some(word) => *word = ours,
                 None => words.push(ours),
             }
         }
-        let told = words.join(" ") + "\n";
-        if told == text {
+        if words == before {
             return Ok(line);
         }
+        let told = words.join(" ") + "\n";
         let mut file = File::from(memfd_create("cmdline.txt", MemfdFlags::CLOEXEC)?);
         file.write_all(told.as_bytes())?;
         Ok(Content::new(Arc::new(file), told.len() as u64))
