@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::tar::{Digesting, Trees};
+use super::tar::{self, Digesting, Trees};
 use crate::archive::{CompressError, Decoder, Format};
 use crate::digest::Digest;
 use crate::disk::read::{Found, TableError, partitions};
@@ -18,14 +18,12 @@ use crate::fat::read::{self as fat, FatReadError};
 use crate::io::at::Window;
 use crate::io::progress::{Progress, Task, Unit};
 use crate::store::{Store, StoreError};
-use crate::tree::{Inode, Meta, Tree, TreeError, TreePath};
+use crate::tree::TreeError;
 
 /// Bytes of an image at most, decompressed: a few bytes can stand for any number of zeros.
 const SIZE_MAX: u64 = 64 << 30;
 /// Bytes that are decompressed at a time; such a piece of zeros is not written.
 const PIECE: usize = 64 * 1024;
-/// Where Debian and Raspberry Pi OS mount the boot partition.
-const BOOT: &str = "boot/firmware";
 
 /// An image that gives no base.
 #[derive(Debug, thiserror::Error)]
@@ -153,25 +151,15 @@ pub fn read(
         number,
         source,
     })?;
-    mount_point(root, boot).map_err(|source| DiskImageError::Tree { path: path.to_owned(), source })
+    // The root keeps an empty `boot/firmware`: what was below it there was out of sight.
+    let split = tar::split(root).map_err(|source| DiskImageError::Tree { path: path.to_owned(), source })?;
+    Ok(Trees { boot, ..split })
 }
 
 fn listed(table: &[Found]) -> String {
     let lines: Vec<String> =
         table.iter().map(|p| format!("number {} of {} bytes at {}", p.number, p.size, p.start)).collect();
     if lines.is_empty() { "its partition table is empty".into() } else { lines.join(", ") }
-}
-
-/// The root keeps an empty `boot/firmware`: what was below it there was out of sight.
-fn mount_point(mut root: Tree, boot: Tree) -> Result<Trees, TreeError> {
-    let place = TreePath::new(BOOT)?;
-    let mtime = root.get(&TreePath::root()).map(|root| root.meta.mtime).unwrap_or_default();
-    let made = Meta::root_owned(0o755, mtime);
-    root.make_parents(&place, &made)?;
-    let meta = root.get(&place).filter(|inode| inode.is_dir()).map_or(made, |inode| inode.meta.clone());
-    root.remove(&place);
-    root.insert(place, Inode::dir(meta))?;
-    Ok(Trees { root, boot })
 }
 
 /// The image as it is on a card: the file itself if it is not compressed.

@@ -104,17 +104,18 @@ impl Walk<'_> {
         };
         let (major, minor) = inode.device();
         let kind = match inode.kind {
-            Type::Dir => Kind::Dir,
+            Type::Dir => Some(Kind::Dir),
             Type::Symlink => {
                 let (target, taken) = self.fs.target(&inode, &mut attributes)?;
                 self.count(&inode, taken)?;
-                Kind::Symlink(target.into())
+                Some(Kind::Symlink(target.into()))
             }
-            Type::Block => Kind::Block { major, minor },
-            Type::Char => Kind::Char { major, minor },
-            Type::Socket => Kind::Socket,
-            // A file's kind follows from its content, which is read later.
-            Type::Fifo | Type::File => Kind::Fifo,
+            Type::Block => Some(Kind::Block { major, minor }),
+            Type::Char => Some(Kind::Char { major, minor }),
+            Type::Fifo => Some(Kind::Fifo),
+            Type::Socket => Some(Kind::Socket),
+            // Follows from its content, which is read later.
+            Type::File => None,
         };
         let shown = std::mem::take(&mut attributes.shown);
         self.attributes += shown.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
@@ -124,9 +125,9 @@ impl Walk<'_> {
         let meta =
             Meta { mode: inode.mode, uid: inode.uid, gid: inode.gid, mtime: inode.mtime, xattrs: shown };
         self.first.insert(number, inode.kind);
-        let what = match inode.kind {
-            Type::File => self.file(inode, attributes.inline)?,
-            _ => What::Done(kind),
+        let what = match kind {
+            Some(kind) => What::Done(kind),
+            None => self.file(inode, attributes.inline)?,
         };
         let walk = entries.map(|entries| {
             let entries = entries.into_iter().map(|entry| (entry.name, entry.inode)).collect();
