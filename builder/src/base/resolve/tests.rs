@@ -2,7 +2,7 @@ use std::fs;
 
 use super::super::artifact::Wheel;
 use super::super::testing::{Archive, Server, wanted_artifact, wants};
-use super::super::{Base, Source, WantedSet};
+use super::super::{Base, Keys, Source, WantedSet};
 use super::*;
 use crate::digest::Digest;
 
@@ -17,6 +17,11 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("libmunge", "0.5", ""),
     ("broken", "1", "Depends: absent\n"),
 ];
+
+/// What a base of kind `apt` is resolved on, for as long as the test runs.
+fn ground(base: &Base) -> Option<&'static Ground> {
+    base.apt().map(|apt| &*Box::leak(Box::new(Ground { apt: apt.clone(), status: Vec::new() })))
+}
 
 fn base(archive: &Archive) -> Base {
     let source = Source::Apt(archive.apt(&["shell"]));
@@ -38,7 +43,17 @@ fn request<'a>(
     // What is known of hosts is each test's own.
     let nearby = Box::leak(Box::default());
     let renew = Renew::Unfit;
-    Request { wanted, cache, nearby, old: None, renew, keep_going: false, offline: false, progress }
+    Request {
+        wanted,
+        ground: ground(base),
+        cache,
+        nearby,
+        old: None,
+        renew,
+        keep_going: false,
+        offline: false,
+        progress,
+    }
 }
 
 fn set_of<'a>(lock: &'a Lock, name: &str) -> Vec<&'a str> {
@@ -149,7 +164,7 @@ fn judge_a_key_that_is_not_ours_is_refused() {
     let (mut base, cache, progress) = (base(&archive), archive.cache(), Progress::off());
     for (keyring, missing) in [(other.keyring(), false), ("/nonexistent/key.gpg".into(), true)] {
         if let Source::Apt(apt) = &mut base.source {
-            apt.keyring = keyring;
+            apt.suites[0].keys = Keys::File(keyring);
         }
         let error = lock(&request(&base, &[], &cache, &progress)).unwrap_err();
         assert_eq!(matches!(error, LockError::Apt(AptError::NoKeyring { .. })), missing, "{error}");
@@ -218,7 +233,17 @@ fn artifact_request<'a>(
     // What is known of hosts is each test's own.
     let nearby = Box::leak(Box::default());
     let renew = Renew::Unfit;
-    Request { wanted, cache, nearby, old: None, renew, keep_going: false, offline: false, progress }
+    Request {
+        wanted,
+        ground: ground(base),
+        cache,
+        nearby,
+        old: None,
+        renew,
+        keep_going: false,
+        offline: false,
+        progress,
+    }
 }
 
 #[test]
