@@ -50,7 +50,8 @@ impl Site {
     }
 
     fn payload(&self, model: Model) -> Payload {
-        let kernel = kernel::choose(&self.root, model).0;
+        let on_boot = kernel::on_boot(&self.base, &self.root, &self.store).unwrap();
+        let kernel = kernel::choose(&self.root, &on_boot, model).0;
         let kernel = kernel.map(|k| (k.clone(), kernel::pack(&self.store, &k).unwrap()));
         Payload { kernel, initramfs: Some(self.store.put_bytes(b"initramfs").unwrap()) }
     }
@@ -196,17 +197,17 @@ fn the_newest_kernel_that_runs_here_is_chosen() {
         site.kernel(version);
     }
     site.put("boot/vmlinuz-7.0-without-modules", b"");
-    let (kernel, note) = kernel::choose(&site.root, Model::Pi4);
+    let (kernel, note) = kernel::choose(&site.root, &[], Model::Pi4);
     assert_eq!(kernel.unwrap().version, VERSION);
     assert_eq!(note.unwrap(), format!("pi4 boots kernel `{VERSION}`; also there: `6.12.99+deb13-arm64`"));
-    assert_eq!(kernel::choose(&site.root, Model::Pi5).0.unwrap().version, "6.13+rpt-rpi-2712");
-    assert_eq!(kernel::choose(&Site::new().root, Model::Pi4), (None, None));
+    assert_eq!(kernel::choose(&site.root, &[], Model::Pi5).0.unwrap().version, "6.13+rpt-rpi-2712");
+    assert_eq!(kernel::choose(&Site::new().root, &[], Model::Pi4), (None, None));
 }
 
 #[test]
 fn only_kernels_that_the_firmware_starts_are_packed() {
     let mut site = Site::debian();
-    let kernel = |site: &Site| kernel::choose(&site.root, Model::Pi4).0.unwrap();
+    let kernel = |site: &Site| kernel::choose(&site.root, &[], Model::Pi4).0.unwrap();
     let packed = kernel::pack(&site.store, &kernel(&site)).unwrap();
     site.put(&format!("boot/vmlinuz-{VERSION}"), &site.store.read_object(&packed).unwrap());
     assert_eq!(kernel::pack(&site.store, &kernel(&site)).unwrap(), packed, "gzip stays as it is");
