@@ -20,9 +20,9 @@ use crate::manifest;
 use crate::origin::Origins;
 use crate::overlay::{self, Description, Overlay};
 use crate::store::Store;
-use crate::tree::Tree;
 use crate::tree::diff::Change;
 use crate::tree::layer::Layer;
+use crate::tree::{Tree, TreePath};
 
 /// What a root is made of.
 pub struct Parts<'a> {
@@ -104,13 +104,18 @@ pub fn root(parts: &Parts, set: &Set, store: &Store) -> anyhow::Result<Root> {
 }
 
 fn merge(made: &mut Root, layer: &Layer, origin: &str) -> anyhow::Result<()> {
+    let at = |tree: &Tree, path: &TreePath| tree.resolve(path, false).unwrap_or_else(|| path.clone());
     for path in layer.whiteouts() {
-        let at = made.tree.resolve(path, false).unwrap_or_else(|| path.clone());
+        let at = at(&made.tree, path);
         made.origins.note_removed(&at, origin);
     }
+    // A directory that only holds others is the layer's where there was none.
+    let here = |path: &TreePath| made.tree.get(&at(&made.tree, path)).is_some();
+    let given = layer.tree().iter().map(|(path, _, _)| path);
+    let given: Vec<&TreePath> = given.filter(|path| !layer.is_implied(path) || !here(path)).collect();
     layer.merge_onto(&mut made.tree)?;
-    for (path, _, _) in layer.tree().iter().filter(|(path, _, _)| !layer.is_implied(path)) {
-        let at = made.tree.resolve(path, false).unwrap_or_else(|| path.clone());
+    for path in given {
+        let at = at(&made.tree, path);
         made.origins.note(&at, origin);
     }
     Ok(())
