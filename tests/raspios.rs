@@ -281,7 +281,7 @@ fn explained(site: &Site) {
     assert!(why_of("/usr/sbin/munged").contains("\"munge\""));
     assert!(why_of("/etc/passwd").contains("packages of the node"));
     assert!(why_of("/etc/systemd/system/userconfig.service").contains("first boot"));
-    assert!(why_of("/home/pi").contains("first boot") && why_of("/etc/hostname").contains("node"));
+    assert!(why_of("/home/pi").contains("first boot") && why_of("/etc/hostname").contains("base-system"));
     let shown = ok(&mut site.command(&["why", "/home/pi", "--node", "fenn"]));
     assert!(shown.contains("first boot") && shown.contains("takes it away"), "{shown}");
     // What nobody touched is as it was, times and all.
