@@ -2,7 +2,7 @@ use std::fs;
 
 use super::super::artifact::Wheel;
 use super::super::testing::{Archive, Server, wanted_artifact, wants};
-use super::super::{Base, Keys, Source, WantedSet};
+use super::super::{Base, Image, Keys, Location, Mirror, Pinned, Source, WantedSet};
 use super::*;
 use crate::digest::Digest;
 
@@ -89,6 +89,66 @@ fn judge_apt_resolves_sets_to_exact_bytes() {
     for (package, path) in all.iter().zip(paths) {
         assert_eq!(Digest::of(&fs::read(path).unwrap()), package.sha256);
     }
+}
+
+/// An image that has some of the packages, older ones among them, and a base of it.
+fn image(archive: &Archive) -> (Base, Ground) {
+    let mut apt = archive.apt(&[]);
+    apt.suites[0].archive = "raspberrypi".into();
+    apt.suites[0].mirrors = vec![Mirror::Root(format!("file://{}", archive.path("debian").display()))];
+    let there = [("core", "1"), ("libcore", "1:2.0+x~1"), ("shell", "4"), ("cron", "2"), ("lib", "1")];
+    let stanza = |(name, version): (&str, &str)| {
+        format!(
+            "Package: {name}\nStatus: install ok installed\nArchitecture: arm64\nVersion: {version}\n\
+             Maintainer: T <t@example.org>\nDescription: x\n\n"
+        )
+    };
+    let status: String = there.into_iter().map(stanza).collect();
+    let pinned = Pinned { location: Location::Path("/x.img".into()), sha256: Digest::of(b"image") };
+    let image = Image {
+        pinned,
+        mirrors: vec![],
+        archives: BTreeMap::new(),
+        without: vec!["other".into()],
+        snapshot: None,
+        packages: vec![],
+        exclude: vec![],
+    };
+    let (ids, groups, source) = (BTreeMap::new(), BTreeMap::new(), Source::DiskImage(image));
+    let base = Base { name: "i".into(), file: "images/i.toml".into(), ids, groups, source };
+    (base, Ground { apt, status: status.into_bytes() })
+}
+
+#[test]
+fn judge_on_an_image_only_what_is_not_there_comes() {
+    let mut packages = PACKAGES.to_vec();
+    packages.extend([
+        (BUSYBOX, "1", "Conflicts: cron\n"),
+        ("lib", "2", ""),
+        ("tools", "2", "Depends: lib (= 2)\n"),
+    ]);
+    let Some(archive) = Archive::new(&packages) else { return };
+    let ((base, ground), cache, progress) = (image(&archive), archive.cache(), Progress::off());
+    let mut sets = sets(&["munge", "shell", "cron"]);
+    sets.push(WantedSet { name: "tools".into(), wants: wants(&["tools"]) });
+    let request = Request { ground: Some(&ground), ..request(&base, &sets, &cache, &progress) };
+    let made = lock(&request).unwrap().lock;
+    assert_eq!(set_of(&made, "worker"), ["libmunge", "munge"], "what is there stays as it is");
+    assert_eq!(set_of(&made, "tools"), ["lib", "tools"], "unless something new needs another version");
+    assert_eq!(set_of(&made, INITRAMFS_SET), [BUSYBOX], "whatever it conflicts with");
+    assert!(set_of(&made, "base").is_empty());
+    assert!(made.packages.iter().all(|p| p.unarchived && !p.essential && p.archive == "raspberrypi"));
+    assert_eq!((made.image, made.without.len()), (Some(Digest::of(b"image")), 1));
+    assert_eq!(Lock::parse("l", &made.to_string()).unwrap(), made);
+    // The image answers for its suites, so nothing is looked at again.
+    let again = Request { old: Some(&made), ground: None, ..request };
+    assert_eq!(again.kept(), Some(&made));
+    let mut other = base.clone();
+    if let Source::DiskImage(image) = &mut other.source {
+        image.without.clear();
+    }
+    let wanted = Wanted { base: &other, ..request.wanted };
+    assert_eq!(Request { wanted, old: Some(&made), ..request }.kept(), None);
 }
 
 #[test]
