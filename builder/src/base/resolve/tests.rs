@@ -236,7 +236,7 @@ fn judge_a_key_that_is_not_ours_is_refused() {
 fn judge_a_dead_mirror_is_passed_over() {
     let Some(archive) = Archive::new(PACKAGES) else { return };
     let (mut base, cache, progress) = (base(&archive), archive.cache(), Progress::off());
-    let dead = super::super::Mirror::Url("file:///nonexistent/debian".into());
+    let dead = Mirror::Url("file:///nonexistent/debian".into());
     if let Source::Apt(apt) = &mut base.source {
         apt.suites[0].mirrors.insert(0, dead);
     }
@@ -275,10 +275,7 @@ fn judge_wants_that_cannot_be_are_told() {
 
 /// A base without an archive, for tests of artifacts.
 fn plain() -> Base {
-    let pinned = super::super::Pinned {
-        location: super::super::Location::Path("/x.tar".into()),
-        sha256: Digest::of(b""),
-    };
+    let pinned = Pinned { location: Location::Path("/x.tar".into()), sha256: Digest::of(b"") };
     let (ids, groups) = (BTreeMap::new(), BTreeMap::new());
     Base { name: "t".into(), file: "images/t.toml".into(), ids, groups, source: Source::Tar(pinned) }
 }
@@ -476,8 +473,8 @@ fn a_pinned_base_is_checked_where_it_is() {
     fs::write(&file, "tar").unwrap();
     let fetcher = Fetcher::new(dir.path(), Mirrors::default(), false, &progress);
     let url = format!("file://{}", file.display());
-    for location in [super::super::Location::Path(file.clone()), super::super::Location::Url(url)] {
-        let mut pinned = super::super::Pinned { location, sha256: Digest::of(b"tar") };
+    for location in [Location::Path(file.clone()), Location::Url(url)] {
+        let mut pinned = Pinned { location, sha256: Digest::of(b"tar") };
         let path = fetcher.pinned("base `t`", &pinned).unwrap();
         assert_eq!(fs::read(path).unwrap(), b"tar");
         pinned.sha256 = Digest::of(b"other");
