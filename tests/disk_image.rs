@@ -1,11 +1,12 @@
 //! Bases of kind `disk-image`: an image in the official layout, made with foreign tools, becomes a node.
 //! Must not know: how images are read. Spec: design.md sections 6 and 13; the layout of the published images.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::Trial;
 
+use crate::support::official::{self, BOOT, ROOT, SECTOR};
 use crate::support::site::{Site, sha256};
 use crate::support::{Tier, fails, ok, run, trial};
 
@@ -13,7 +14,6 @@ const TOOLS: &[Tier] = &[Tier::Judge(&[
     "sfdisk",
     "mkfs.vfat",
     "mcopy",
-    "mmd",
     "mke2fs",
     "e2fsck",
     "fsck.vfat",
@@ -30,46 +30,16 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-const SECTOR: u64 = 512;
-/// Where the partitions of images since 2025-03-12 begin, in sectors.
-const BOOT: u64 = 16_384;
-const ROOT: u64 = 1_064_960;
 const ROOT_SECTORS: u64 = 131_072;
 
 /// Makes `images/official.img` of the site's root, in the official layout.
 fn official(site: &Site) -> PathBuf {
-    let (image, boot, root) =
-        (site.path("images/official.img"), site.path("images/boot.part"), site.path("images/root.part"));
-    let sized = |path: &Path, sectors: u64| File::create(path).unwrap().set_len(sectors * SECTOR).unwrap();
-    sized(&image, ROOT + ROOT_SECTORS);
-    let text = |path: &Path| path.to_str().unwrap().to_owned();
-    site.write(
-        "images/table",
-        &format!(
-            "label: dos\nlabel-id: 0x041bba91\nstart={BOOT}, size={}, type=c\nstart={ROOT}, size={ROOT_SECTORS}, type=83\n",
-            ROOT - BOOT
-        ),
-    );
-    run("sh", ["-c", &format!("sfdisk -q {} < {}", text(&image), text(&site.path("images/table")))]);
-    sized(&boot, ROOT - BOOT);
-    run("mkfs.vfat", ["-F", "32", "-s", "1", "-n", "bootfs", "-i", "B2F082D2", &text(&boot)]);
-    site.write(
-        "boot/cmdline.txt",
-        "console=tty1 root=PARTUUID=041bba91-02 rootfstype=ext4 rootwait resize\n",
-    );
-    site.write("boot/config.txt", "arm_64bit=1\nauto_initramfs=1\n");
+    let image = site.path("images/official.img");
+    site.write("boot/cmdline.txt", official::CMDLINE);
+    site.write("boot/config.txt", official::CONFIG);
     site.write("boot/overlays/gpio-fan.dtbo", &"fan".repeat(40_000));
     site.write("boot/A file with a long name.txt", "x");
-    for name in ["cmdline.txt", "config.txt", "overlays", "A file with a long name.txt"] {
-        run("mcopy", ["-s", "-i", &text(&boot), &text(&site.path("boot").join(name)), "::"]);
-    }
-    sized(&root, ROOT_SECTORS);
-    let form = ["-q", "-t", "ext4", "-O", "^64bit,^huge_file", "-L", "rootfs", "-E", "root_owner=0:0", "-d"];
-    run("mke2fs", form.into_iter().chain([&*text(&site.path("root")), &*text(&root)]));
-    for (part, at) in [(&boot, BOOT), (&root, ROOT)] {
-        let (from, to) = (format!("if={}", text(part)), format!("of={}", text(&image)));
-        run("dd", [&*from, &*to, "bs=512", &format!("seek={at}"), "conv=notrunc,sparse", "status=none"]);
-    }
+    official::image(&image, &site.path("boot"), &site.path("root"), ROOT_SECTORS);
     image
 }
 
@@ -86,7 +56,7 @@ fn site() -> Site {
         site.write(&format!("root/usr/lib/systemd/system/{unit}.service"), "[Service]\n");
     }
     site.write("root/etc/cloud/cloud.cfg", "");
-    site.write("root/etc/fstab", "PARTUUID=041bba91-02 / ext4 defaults,noatime 0 1\n");
+    site.write("root/etc/fstab", official::FSTAB);
     site.write("root/var/lib/systemd/random-seed", "seed");
     site.write("root/boot/firmware/hidden", "below the mount point");
     site

@@ -25,6 +25,7 @@ mod netroot;
 mod ops;
 mod pages;
 mod qemu_initramfs;
+mod raspios;
 mod rebirth;
 mod roles;
 mod serve;
@@ -41,6 +42,7 @@ fn main() {
     trials.extend(cli::trials());
     trials.extend(small::trials());
     trials.extend(disk_image::trials());
+    trials.extend(raspios::trials());
     trials.extend(artifacts::trials());
     trials.extend(check::trials());
     trials.extend(pages::trials());

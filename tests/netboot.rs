@@ -99,13 +99,13 @@ impl Drop for Site {
 }
 
 /// With NFS elsewhere than init looks by itself: a machine that exports its own disks has the usual port.
-fn serve(net: &Net, site: &Site) -> Server {
+pub fn serve(net: &Net, site: &Site) -> Server {
     let elsewhere = ["--dhcp", "authoritative", "--allow-incomplete", "--nfs-port", "12049"];
     Server::start(net, &site.dir, &elsewhere)
 }
 
 /// Waits until the newest boot is as wanted.
-fn wait_for_boot(
+pub fn wait_for_boot(
     net: &Net,
     site: &Site,
     node: &Node,
@@ -123,7 +123,7 @@ fn wait_for_boot(
 }
 
 /// Plays the firmware; gives the boot as it went and what a kernel gets.
-fn power_on(net: &Net, node: &Node, server: &Server) -> (Played, Loaded) {
+pub fn power_on(net: &Net, node: &Node, server: &Server) -> (Played, Loaded) {
     net.card(0).plug(true);
     let played = server::power_on(net.card(0), &node.board(), &Setup::default());
     net.card(0).plug(false);
@@ -131,7 +131,7 @@ fn power_on(net: &Net, node: &Node, server: &Server) -> (Played, Loaded) {
 }
 
 /// Starts the machine with exactly the bytes that the firmware has.
-fn start(net: &Net, site: &Site, node: &Node, loaded: &Loaded, memory: u32, disks: &[&Path]) -> Machine {
+pub fn start(net: &Net, site: &Site, node: &Node, loaded: &Loaded, memory: u32, disks: &[&Path]) -> Machine {
     let at = |name: &str| site.dir.join(name);
     fs::write(at("kernel"), &loaded.kernel.bytes).unwrap();
     fs::write(at("initramfs"), &loaded.initramfs.as_ref().unwrap().bytes).unwrap();
@@ -157,7 +157,7 @@ pub fn known_hosts(site: &Site) -> PathBuf {
     path
 }
 
-fn reboot(machine: &mut Machine, ask: impl Fn(&mut Machine, &str) -> String) {
+pub fn reboot(machine: &mut Machine, ask: impl Fn(&mut Machine, &str) -> String) {
     ask(machine, "systemd-run --on-active=1 systemctl reboot");
     machine.wait_for_end(Duration::from_secs(240));
 }
@@ -254,7 +254,7 @@ fn capabilities_of(site: &Site) -> String {
     lines.concat()
 }
 
-fn remove(path: &Path) {
+pub fn remove(path: &Path) {
     run("rm", ["-rf", path.to_str().unwrap()]);
 }
 

@@ -258,7 +258,7 @@ fn initramfs_of(root: &Path, version: &str, work: &Path) -> Vec<u8> {
         load(&mut tree, &store, root, Path::new(part));
     }
     kmod::depmod(&mut tree, &store, version, 0).unwrap();
-    let options = initramfs::Options { kernel: version.into(), compression: None };
+    let options = initramfs::Options { kernel: version.into(), compression: None, busybox: None };
     let (object, notes) = initramfs::build(&tree, &store, &options).unwrap();
     writeln!(std::io::stderr(), "initramfs of {} bytes; notes: {notes:?}", object.size).ok();
     store.read_object(&object).unwrap()

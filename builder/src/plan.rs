@@ -109,7 +109,7 @@ fn base_layer(known: Known) -> Layer {
         }
         (Source::Apt(apt), None) => format!("{} packages are asked for, not locked yet", apt.packages.len()),
         (Source::Tar(pinned), _) => format!("a root filesystem tarball, {}", pinned.sha256),
-        (Source::DiskImage(pinned), _) => format!("a disk image, {}", pinned.sha256),
+        (Source::DiskImage(image), _) => format!("a disk image, {}", image.pinned.sha256),
     };
     Layer { kind: "base".into(), name: known.base.name.clone(), detail }
 }
@@ -139,7 +139,9 @@ fn overlay_layer(o: &Overlay) -> Layer {
 fn warnings(node: &Node, known: Known) -> Vec<String> {
     let mut warnings = Vec::new();
     let locked = |lock: &Lock| lock.packages_of(BASE_SET).iter().any(|p| p.name.starts_with("linux-image-"));
-    if known.kernel.or(known.lock.map(locked)) == Some(false) {
+    // What an image has is not known before it is imported.
+    let known_kernel = known.kernel.or(known.base.apt().and(known.lock).map(locked));
+    if known_kernel == Some(false) {
         warnings.push("base has no kernel: this node cannot boot".into());
     }
     if node.partition_table == PartitionTable::Gpt {

@@ -7,6 +7,7 @@
 pub mod dnsmasq;
 pub mod files;
 pub mod net;
+pub mod official;
 pub mod qemu;
 pub mod root;
 pub mod server;

@@ -9,8 +9,9 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
+use crate::digest::Digest;
 use crate::store::{Store, StoreError};
-use crate::tree::{Inode, InodeId, Kind, Object, Time, Tree, TreePath};
+use crate::tree::{Inode, InodeId, Kind, Meta, Object, Time, Tree, TreePath};
 
 const BLOCK: usize = 512;
 /// Tar's customary record: archives are padded to 20 blocks, and some readers ask for it.
@@ -70,10 +71,36 @@ pub fn write(tree: &Tree, store: &Store, out: &mut dyn Write) -> Result<Vec<Tree
             write_data(&mut out, path, object, store)?;
         }
     }
-    // Two zero blocks end the archive.
-    let end = (out.at + 2 * BLOCK as u64).next_multiple_of(RECORD);
-    out.zeros(end - out.at)?;
+    out.end()?;
     Ok(sockets)
+}
+
+/// Writes plain files one after another: root's, of mode 0644 and no time.
+pub struct Files<'a>(Counted<'a>);
+
+impl<'a> Files<'a> {
+    /// Begins an archive.
+    pub fn new(out: &'a mut dyn Write) -> Files<'a> {
+        Files(Counted { out, at: 0 })
+    }
+
+    /// Writes one file; `size` is what `bytes` must give, and no more is taken.
+    pub fn file(&mut self, name: &str, size: u64, bytes: &mut dyn Read) -> io::Result<()> {
+        let object = Object { digest: Digest::of(b""), size, holes: Box::default() };
+        let meta = Meta::root_owned(0o644, Time::default());
+        write_header(&mut self.0, name.as_bytes(), &Inode { meta, kind: Kind::File(object) }, None)?;
+        let found = io::copy(&mut bytes.take(size), &mut self.0)?;
+        if found != size {
+            let what = format!("`{name}` has {found} bytes in place of {size}");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        }
+        self.0.pad(size)
+    }
+
+    /// Ends the archive.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.0.end()
+    }
 }
 
 fn name_of(path: &TreePath, dir: bool) -> Vec<u8> {
@@ -278,6 +305,12 @@ impl Counted<'_> {
 
     fn pad(&mut self, len: u64) -> io::Result<()> {
         self.zeros(len.next_multiple_of(BLOCK as u64) - len)
+    }
+
+    /// Two zero blocks end an archive.
+    fn end(&mut self) -> io::Result<()> {
+        let end = (self.at + 2 * BLOCK as u64).next_multiple_of(RECORD);
+        self.zeros(end - self.at)
     }
 
     fn zeros(&mut self, len: u64) -> io::Result<()> {

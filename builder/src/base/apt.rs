@@ -1,5 +1,6 @@
-//! Resolution by the host's `apt-get` in a private root: own state, cache and settings, an empty
-//! dpkg status and a foreign architecture. apt verifies the archive; we read only what it verified.
+//! Resolution by the host's `apt-get` in a private root: own state, cache and settings, a dpkg status
+//! that is empty or an image's, and a foreign architecture. apt verifies the archive; we read only what it
+//! verified.
 //! Must not know: locks, downloads of packages, roles. It turns package names into records.
 //! Spec: apt.conf(5), sources.list(5), apt-get(8); Debian repository format for `Release` dates.
 
@@ -14,9 +15,10 @@ use rustix::fs::{FlockOperation, flock};
 use super::apt_error::{AptError, install_error, update_error};
 use super::index::{Index, Located, parse_date, same_root};
 use super::mirror::Mirrors;
+use super::root_apt::Ground;
 use super::tool::{self, ToolError};
-use super::{Apt, Want};
-use crate::digest::Key;
+use super::{Apt, Keys, Want};
+use crate::digest::{Digest, Key};
 use crate::io::atomic;
 
 /// A private apt root under the cache folder. Holds a lock on it, so only one process is inside.
@@ -31,8 +33,12 @@ impl Root {
     /// Makes the root for a base, or takes the one of an earlier run, which saves downloading the
     /// indices again. Waits while another process is inside.
     pub fn open(cache: &Path, apt: &Apt) -> Result<Root, AptError> {
-        if !apt.keyring.is_file() {
-            return Err(AptError::NoKeyring { path: apt.keyring.clone() });
+        for suite in &apt.suites {
+            if let Keys::File(path) = &suite.keys
+                && !path.is_file()
+            {
+                return Err(AptError::NoKeyring { path: path.clone() });
+            }
         }
         let wrap = |path: &Path| {
             let path = path.to_owned();
@@ -47,7 +53,9 @@ impl Root {
             key = key.with(suite.to_string().as_bytes());
         }
         let dir = cache.join("apt").join(&key.finish().hex()[..16]);
-        for sub in ["state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d"] {
+        for sub in
+            ["state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d", "keys"]
+        {
             fs::create_dir_all(dir.join(sub)).map_err(wrap(&dir))?;
         }
         let lock = File::create(dir.join("lock")).map_err(wrap(&dir))?;
@@ -56,15 +64,16 @@ impl Root {
     }
 
     /// Downloads and verifies the indices from the first mirrors that answer, and reads them.
-    pub fn update(&self, apt: &Apt, mirrors: &Mirrors) -> Result<Index, AptError> {
-        self.put("status", "")?;
-        self.put("apt.conf", &self.settings(apt, &mirrors.host().lines))?;
-        self.put("etc/preferences", &preferences(apt))?;
+    pub fn update(&self, ground: &Ground, mirrors: &Mirrors) -> Result<Index, AptError> {
+        let Ground { apt, status } = ground;
+        self.put("status", status)?;
+        self.put("apt.conf", self.settings(apt, &mirrors.host().lines).as_bytes())?;
+        self.put("etc/preferences", preferences(apt).as_bytes())?;
         let most = apt.suites.iter().map(|s| mirrors.roots(&s.archive).len()).max().unwrap_or(0);
         let mut last = AptError::Unreachable { detail: "no mirror is named".into() };
         for turn in 0..most {
             let roots = roots_of(apt, mirrors, turn);
-            self.put("etc/sources.list.d/base.sources", &sources(apt, &roots))?;
+            self.put("etc/sources.list.d/base.sources", self.sources(apt, &roots)?.as_bytes())?;
             match self.run("apt-get", &["update", "-q"]) {
                 Ok(_) => return self.read_index(&roots),
                 Err(Failure::Tool(e)) => return Err(e.into()),
@@ -79,16 +88,32 @@ impl Root {
         Err(last)
     }
 
-    /// The packages that installing `wants` into an empty system would bring, as apt decides it,
-    /// sorted by name. `set` names the set in errors.
+    /// The packages that installing `wants` into the system of the status would bring, as apt decides it,
+    /// sorted by name. What is there stays in its version unless something new needs another one. `set` names
+    /// the set in errors.
     pub fn resolve(&self, index: &Index, set: &str, wants: &[Want]) -> Result<Vec<Located>, AptError> {
         // `apt-get install` without a name succeeds and says nothing.
         if wants.is_empty() {
             return Ok(Vec::new());
         }
-        let mut args =
-            vec!["install", "--print-uris", "-qq", "-y", "--no-install-recommends", "--no-remove", "--"];
-        args.extend(wants.iter().map(|w| w.package.as_str()));
+        let command = ["install", "-y", "--no-install-recommends", "--no-remove", "--no-upgrade"];
+        self.print_uris(index, set, &command, wants)
+    }
+
+    /// The newest of each of `wants` by itself, without what it needs and whatever is there, sorted by name.
+    pub fn newest(&self, index: &Index, set: &str, wants: &[Want]) -> Result<Vec<Located>, AptError> {
+        self.print_uris(index, set, &["download"], wants)
+    }
+
+    fn print_uris(
+        &self,
+        index: &Index,
+        set: &str,
+        command: &[&str],
+        wants: &[Want],
+    ) -> Result<Vec<Located>, AptError> {
+        let args = command.iter().copied().chain(["--print-uris", "-qq", "--"]);
+        let args: Vec<&str> = args.chain(wants.iter().map(|w| w.package.as_str())).collect();
         let out = self.run("apt-get", &args).map_err(|failure| match failure {
             Failure::Tool(e) => AptError::Tool(e),
             Failure::Said(text) => install_error(set, &text, wants, index),
@@ -148,10 +173,43 @@ Acquire::Languages "none";
         text
     }
 
-    fn put(&self, name: &str, text: &str) -> Result<(), AptError> {
+    /// Sources of the root. Each suite is believed when one of its own keys signs it, and no other.
+    fn sources(&self, apt: &Apt, roots: &BTreeMap<String, String>) -> Result<String, AptError> {
+        let mut text = String::new();
+        for suite in &apt.suites {
+            let root = roots.get(&suite.archive).map_or("", String::as_str);
+            _ = writeln!(
+                text,
+                "Types: deb\nURIs: {root}\nSuites: {}\nComponents: {}\nSigned-By: {}\n",
+                suite.suite,
+                suite.components.join(" "),
+                self.keyrings(&suite.keys)?.join(" ")
+            );
+        }
+        Ok(text)
+    }
+
+    /// Paths of keyrings. Those that an image brought become files of the root; apt tells their form by the
+    /// end of the name.
+    fn keyrings(&self, keys: &Keys) -> Result<Vec<String>, AptError> {
+        let brought = match keys {
+            Keys::File(path) => return Ok(vec![path.display().to_string()]),
+            Keys::Brought(brought) => brought,
+        };
+        let mut paths = Vec::new();
+        for bytes in brought {
+            let end = if bytes.starts_with(b"-----BEGIN") { "asc" } else { "gpg" };
+            let name = format!("keys/{}.{end}", &Digest::of(bytes).hex()[..16]);
+            self.put(&name, bytes)?;
+            paths.push(self.dir.join(name).display().to_string());
+        }
+        Ok(paths)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), AptError> {
         let path = self.dir.join(name);
         // An unchanged file keeps its time, so that apt's own cache of the indices stays good.
-        atomic::write_if_changed(&path, text.as_bytes()).map_err(|source| AptError::Io { path, source })?;
+        atomic::write_if_changed(&path, bytes).map_err(|source| AptError::Io { path, source })?;
         Ok(())
     }
 
@@ -228,21 +286,6 @@ fn roots_of(apt: &Apt, mirrors: &Mirrors, turn: usize) -> BTreeMap<String, Strin
     apt.suites.iter().filter_map(|s| Some((s.archive.clone(), root(&s.archive)?))).collect()
 }
 
-fn sources(apt: &Apt, roots: &BTreeMap<String, String>) -> String {
-    let mut text = String::new();
-    for suite in &apt.suites {
-        let root = roots.get(&suite.archive).map_or("", String::as_str);
-        _ = writeln!(
-            text,
-            "Types: deb\nURIs: {root}\nSuites: {}\nComponents: {}\nSigned-By: {}\n",
-            suite.suite,
-            suite.components.join(" "),
-            apt.keyring.display()
-        );
-    }
-    text
-}
-
 /// A negative priority is a version that is never installed: apt_preferences(5).
 fn preferences(apt: &Apt) -> String {
     apt.exclude.iter().map(|p| format!("Package: {p}\nPin: release *\nPin-Priority: -1\n\n")).collect()
@@ -275,12 +318,19 @@ mod tests {
     }
 
     #[test]
-    fn sources_name_the_one_keyring() {
-        let apt = two_archives();
-        let text = sources(&apt, &roots_of(&apt, &Mirrors::of(&apt).unwrap(), 0));
-        let want = "Types: deb\nURIs: http://a/debian-security\nSuites: trixie-security\nComponents: main\nSigned-By: /k\n\n";
-        assert!(text.ends_with(want), "{text}");
-        assert_eq!(text.matches("Signed-By: /k").count(), 2);
+    fn each_suite_names_its_own_keyrings() {
+        let (dir, mut apt) = (tempfile::tempdir().unwrap(), two_archives());
+        apt.suites[0].keys = Keys::Brought(vec![b"packets".to_vec(), b"-----BEGIN PGP".to_vec()]);
+        apt.suites[1].keys = Keys::File(dir.path().join("k"));
+        fs::write(dir.path().join("k"), "").unwrap();
+        let root = Root::open(dir.path(), &apt).unwrap();
+        let text = root.sources(&apt, &roots_of(&apt, &Mirrors::of(&apt).unwrap(), 0)).unwrap();
+        let want = "Types: deb\nURIs: http://a/debian-security\nSuites: trixie-security\nComponents: main\nSigned-By: ";
+        assert!(text.ends_with(&format!("{want}{}/k\n\n", dir.path().display())), "{text}");
+        let first = text.lines().find_map(|l| l.strip_prefix("Signed-By: ")).unwrap();
+        let (packets, armour) = first.split_once(' ').unwrap();
+        assert!(packets.ends_with(".gpg") && armour.ends_with(".asc"), "{first}");
+        assert_eq!(fs::read(packets).unwrap(), b"packets");
     }
 
     #[test]
@@ -296,11 +346,11 @@ mod tests {
     fn apt_reads_our_settings_and_none_of_the_hosts() {
         let dir = tempfile::tempdir().unwrap();
         let mut apt = apt(&[]);
-        apt.keyring = dir.path().join("key.gpg");
-        fs::write(&apt.keyring, "").unwrap();
+        fs::write(dir.path().join("key.gpg"), "").unwrap();
+        apt.suites[0].keys = Keys::File(dir.path().join("key.gpg"));
         let root = Root::open(dir.path(), &apt).unwrap();
         let host = ["Acquire::http::Proxy \"http://p:1\";".to_owned()];
-        root.put("apt.conf", &root.settings(&apt, &host)).unwrap();
+        root.put("apt.conf", root.settings(&apt, &host).as_bytes()).unwrap();
         let Ok(dump) = root.run("apt-config", &["dump"]) else {
             super::super::testing::not_run("judge", "`apt-config` does not run");
             return;

@@ -117,6 +117,15 @@ pub(super) fn wrap(path: &Path) -> impl FnOnce(io::Error) -> FetchError {
     move |source| FetchError::Io { path, source }
 }
 
+/// A part of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shelf {
+    /// Packages of archives.
+    Packages,
+    /// Upstream files: artifacts, images, tarballs.
+    Artifacts,
+}
+
 /// Brings files into a cache folder. Several may use one folder at once, in several processes too.
 #[derive(Debug)]
 pub struct Fetcher {
@@ -174,6 +183,25 @@ impl Fetcher {
         self.cache.join("debs").join(&hex[..2]).join(format!("{hex}.deb"))
     }
 
+    /// Where a file of this digest is once it is had.
+    pub(super) fn shelved(&self, shelf: Shelf, sha256: &Digest) -> PathBuf {
+        match shelf {
+            Shelf::Packages => self.package_path(sha256),
+            Shelf::Artifacts => self.artifact_path(sha256),
+        }
+    }
+
+    /// Where a locked package is without asking anybody.
+    pub fn package_at_hand(&self, package: &Package) -> Result<Option<PathBuf>, FetchError> {
+        let item = self.package_item(package, Vec::new());
+        Ok(self.cached(&item)?.then_some(item.path))
+    }
+
+    fn package_item(&self, p: &Package, urls: Vec<String>) -> Item {
+        let path = self.package_path(&p.sha256);
+        Item { name: p.name.clone(), sha256: Some(p.sha256), size: Some(p.size), urls, path }
+    }
+
     /// Where files of unknown place can be put by hand.
     pub fn hand_folder(&self) -> PathBuf {
         self.cache.join("artifacts")
@@ -185,13 +213,7 @@ impl Fetcher {
     pub fn packages(&self, packages: &[&Package], epoch: u64) -> Result<Vec<PathBuf>, FetchError> {
         let items: Vec<Item> = packages
             .iter()
-            .map(|p| Item {
-                name: p.name.clone(),
-                sha256: Some(p.sha256),
-                size: Some(p.size),
-                urls: self.mirrors.urls(&p.archive, &p.path, epoch),
-                path: self.package_path(&p.sha256),
-            })
+            .map(|p| self.package_item(p, self.mirrors.urls(&p.archive, &p.path, epoch)))
             .collect();
         let missing: Vec<Item> = each(&items, PARALLEL.min(threads()), |item| {
             self.cached(item).map(|c| (!c).then(|| item.clone()))

@@ -4,6 +4,7 @@
 //! Spec: Raspberry Pi OS's pi-gen and raspberrypi-sys-mods, as its images of 2024 to 2026 have it; systemd.unit(5)
 //! for masks, cloud-init's documentation for its switch.
 
+use super::first_user;
 use crate::store::{Store, StoreError};
 use crate::tree::layer::Layer;
 use crate::tree::{Inode, Kind, Meta, PathError, Tree, TreeError, TreePath};
@@ -87,6 +88,7 @@ pub fn layer(root: &Tree, store: &Store) -> Result<Layer, SettleError> {
             layer.remove(path);
         }
     }
+    first_user::remove(root, store, &mut layer)?;
     Ok(layer)
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::lock::{Artifact, BASE_SET, Lock};
-use super::{Want, Wanted, WantedArtifact};
+use super::{Apt, Want, Wanted, WantedArtifact};
 
 /// One way in which a lock does not hold what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Misfit {
     },
     /// The base names other suites now.
     Suites,
+    /// The base is another image now, or leaves other archives of it out.
+    Image,
     /// No set has this name.
     Set {
         /// The set.
@@ -57,6 +59,7 @@ impl fmt::Display for Misfit {
         match self {
             Misfit::Base { locked } => write!(f, "the lock is for the base `{locked}`"),
             Misfit::Suites => write!(f, "the base names other suites than the lock"),
+            Misfit::Image => write!(f, "the base is another image, or has other archives, than the lock"),
             Misfit::Set { set } => write!(f, "the lock has no package set `{set}`"),
             Misfit::Package { package, origin } => {
                 write!(f, "{origin}: package `{package}` is wanted, the lock has none")
@@ -82,15 +85,19 @@ impl Lock {
         if self.base != wanted.base.name {
             misfits.push(Misfit::Base { locked: self.base.clone() });
         }
-        if self.suites != wanted.base.suite_lines() {
+        let (base, image) = (wanted.base, wanted.base.image());
+        // An image's suites are written in the image, so its digest answers for them.
+        if image.is_none() && self.suites != base.apt().map(Apt::suite_lines).unwrap_or_default() {
             misfits.push(Misfit::Suites);
         }
-        if let Some(apt) = wanted.base.apt() {
-            // Locked before it was excluded.
-            let excluded = apt.exclude.iter().filter(|p| self.package(p).is_some());
-            misfits.extend(excluded.map(|p| Misfit::Excluded { package: p.clone() }));
-            self.fit_set(BASE_SET, &apt.packages, &mut misfits);
+        let without = image.map(|image| image.without.as_slice()).unwrap_or_default();
+        if self.image != image.map(|image| image.pinned.sha256) || self.without != without {
+            misfits.push(Misfit::Image);
         }
+        // Locked before it was excluded.
+        let excluded = base.exclude().iter().filter(|p| self.package(p).is_some());
+        misfits.extend(excluded.map(|p| Misfit::Excluded { package: p.clone() }));
+        self.fit_set(BASE_SET, base.packages(), &mut misfits);
         for set in wanted.sets {
             self.fit_set(&set.name, &set.wants, &mut misfits);
         }

@@ -1,15 +1,14 @@
 //! Mirrors: what `host` means on this machine, and the URLs of an archive in the order to try.
 //! Must not know: packages, locks. What a mirror says is believed only after its signature.
-//! Spec: sources.list(5), both forms; apt.conf(5) for `Acquire`; apt-transport-mirror(1).
+//! Spec: apt.conf(5) for `Acquire`; apt-transport-mirror(1).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::BufReader;
+use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::packages::Stanza;
-use super::{Apt, Mirror, tool};
+use super::root_apt::is_debian;
+use super::{Apt, Mirror, sources, tool};
 
 /// No mirror is known for an archive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +55,7 @@ impl Mirrors {
                 let url = match mirror {
                     Mirror::Host => host_url(sources, &archive),
                     Mirror::Url(url) => Some(beside(url, &archive)),
+                    Mirror::Root(url) => Some(url.clone()),
                 };
                 urls.extend(url.filter(|u| !urls.contains(u)));
             }
@@ -131,7 +131,8 @@ impl HostSource {
 /// The host's own URL of an archive, or the place beside its main archive.
 fn host_url(sources: &[HostSource], archive: &str) -> Option<String> {
     let of = |a: &str| sources.iter().find(|s| s.archive() == Some(a)).map(|s| s.url.clone());
-    of(archive).or_else(|| of("debian").map(|url| beside(&url, archive)))
+    // Another vendor's archive is on no mirror of Debian.
+    of(archive).or_else(|| of("debian").filter(|_| is_debian(archive)).map(|url| beside(&url, archive)))
 }
 
 /// `https://m/debian` and `debian-security` give `https://m/debian-security`.
@@ -150,55 +151,28 @@ fn host_sources(etc: &Path) -> Vec<HostSource> {
     files[1..].sort();
     let mut found = Vec::new();
     for file in files {
-        // A file that cannot be read gives no mirror; apt itself warns of it.
-        let Ok(open) = File::open(&file) else { continue };
-        match file.extension().and_then(|e| e.to_str()) {
-            Some("sources") => deb822(&mut BufReader::new(open), &mut found),
-            Some("list") => found.extend(fs::read_to_string(&file).iter().flat_map(|t| one_line(t))),
-            _ => {}
-        }
-    }
-    found
-}
-
-fn deb822(input: &mut impl std::io::BufRead, found: &mut Vec<HostSource>) {
-    while let Ok(Some(stanza)) = Stanza::read(input) {
-        let words = |name: &str| -> Vec<String> {
-            stanza.get(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
-        };
-        let off = stanza.get("Enabled").is_some_and(|e| ["no", "false", "0"].contains(&e));
-        if off || !words("Types").iter().any(|t| t == "deb") {
-            continue;
-        }
-        for url in words("URIs").iter().filter_map(|u| usable(u)) {
-            found.push(HostSource { url, suites: words("Suites"), components: words("Components") });
-        }
-    }
-}
-
-fn one_line(text: &str) -> Vec<HostSource> {
-    let mut found = Vec::new();
-    for line in text.lines() {
-        let line = line.split('#').next().unwrap_or_default();
-        let Some(rest) = line.trim().strip_prefix("deb ").map(str::trim_start) else { continue };
-        let rest = match rest.strip_prefix('[') {
-            Some(options) => options.split_once(']').map_or("", |(_, after)| after),
-            None => rest,
-        };
-        let mut words = rest.split_whitespace().map(str::to_owned);
-        if let (Some(url), Some(suite)) = (words.next().and_then(|u| usable(&u)), words.next()) {
-            found.push(HostSource { url, suites: vec![suite], components: words.collect() });
+        // A file or an entry that cannot be read gives no mirror; apt itself warns of it.
+        let Ok(text) = fs::read(&file) else { continue };
+        for entry in sources::of_file(&file.to_string_lossy(), &text).into_iter().flatten() {
+            for uri in &entry.uris {
+                let read = |list: &str| fs::read_to_string(list).ok();
+                found.extend(usable(uri, &read).map(|url| HostSource {
+                    url,
+                    suites: entry.suites.clone(),
+                    components: entry.components.clone(),
+                }));
+            }
         }
     }
     found
 }
 
 /// A URL that can be downloaded from: the first one of a mirror list file (Debian's cloud images
-/// have `mirror+file:`), never a disc or an onion service.
-fn usable(url: &str) -> Option<String> {
+/// have `mirror+file:`), which `read` gives, never a disc or an onion service.
+pub(super) fn usable(url: &str, read: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     if let Some(list) = url.strip_prefix("mirror+file:") {
-        let text = fs::read_to_string(list).ok()?;
-        return text.split_whitespace().find_map(usable);
+        // A list names no other list.
+        return read(list)?.split_whitespace().find_map(|url| usable(url, &|_| None));
     }
     let known = ["https://", "http://", "file:///"].iter().any(|s| url.starts_with(s));
     known.then(|| url.trim_end_matches('/').to_owned())
@@ -289,7 +263,7 @@ pub(super) fn unescape(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Suite;
+    use super::super::{Keys, Suite};
     use super::*;
     use proptest::prelude::*;
 
@@ -303,11 +277,11 @@ mod tests {
             suite: "trixie".into(),
             components: vec!["main".into()],
             mirrors: mirrors.to_vec(),
+            keys: Keys::File("/k".into()),
         };
         Apt {
             architecture: "arm64".into(),
             suites: vec![suite("debian"), suite("debian-security")],
-            keyring: "/k".into(),
             snapshot: Some("https://s/{archive}/{time}/".into()),
             packages: vec![],
             exclude: vec![],

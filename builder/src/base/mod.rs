@@ -16,6 +16,7 @@ pub mod changes;
 mod diagnose;
 pub mod disk_image;
 pub mod fetch;
+mod first_user;
 pub mod firstboot;
 pub mod fit;
 pub mod index;
@@ -25,6 +26,8 @@ pub mod nearby;
 pub mod packages;
 mod part;
 pub mod resolve;
+pub mod root_apt;
+pub mod sources;
 pub mod tar;
 #[cfg(test)]
 mod testing;
@@ -59,7 +62,27 @@ pub enum Source {
     /// A root filesystem tarball.
     Tar(Pinned),
     /// An official disk image.
-    DiskImage(Pinned),
+    DiskImage(Image),
+}
+
+/// A base from a disk image, and what goes on top of it. Where its packages come from is written in the image;
+/// the base's file says what is to be different.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The image.
+    pub pinned: Pinned,
+    /// Mirrors of Debian's archives, tried before those that the image names.
+    pub mirrors: Vec<Mirror>,
+    /// Mirrors of other archives by the archive's name, tried before those that the image names.
+    pub archives: BTreeMap<String, Vec<Mirror>>,
+    /// Archives of the image that nothing is taken from, sorted.
+    pub without: Vec<String>,
+    /// URL of a dated snapshot service of Debian's archives, with `{archive}` and `{time}` in it.
+    pub snapshot: Option<String>,
+    /// Packages of every node, besides those of the image.
+    pub packages: Vec<Want>,
+    /// Packages that are never installed, sorted.
+    pub exclude: Vec<String>,
 }
 
 /// A base from a Debian archive.
@@ -69,8 +92,6 @@ pub struct Apt {
     pub architecture: String,
     /// Suites in the order of the file.
     pub suites: Vec<Suite>,
-    /// Keys that may sign the archive: the path of a keyring file.
-    pub keyring: PathBuf,
     /// URL of a dated snapshot service, with `{archive}` and `{time}` in it.
     pub snapshot: Option<String>,
     /// Packages of every node, besides the essential ones.
@@ -90,6 +111,17 @@ pub struct Suite {
     pub components: Vec<String>,
     /// Mirrors to try in turn.
     pub mirrors: Vec<Mirror>,
+    /// Who may sign it.
+    pub keys: Keys,
+}
+
+/// Keys that may sign a suite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keys {
+    /// A keyring of this machine.
+    File(PathBuf),
+    /// Keyrings that an image brought, as OpenPGP packets or in ASCII armour.
+    Brought(Vec<Vec<u8>>),
 }
 
 impl fmt::Display for Suite {
@@ -103,8 +135,11 @@ impl fmt::Display for Suite {
 pub enum Mirror {
     /// The mirror that this machine's own apt uses.
     Host,
-    /// A URL of the archive `debian`, without a slash at its end.
+    /// A URL of the archive `debian`, without a slash at its end; other archives of Debian are looked for beside
+    /// it.
     Url(String),
+    /// A URL of the suite's own archive, without a slash at its end.
+    Root(String),
 }
 
 /// A file with a known digest.
@@ -197,7 +232,7 @@ impl Base {
         wire::read(file, &text)
     }
 
-    /// The archive part, for bases that have one.
+    /// The archive part, for bases that are one.
     pub fn apt(&self) -> Option<&Apt> {
         match &self.source {
             Source::Apt(apt) => Some(apt),
@@ -205,11 +240,47 @@ impl Base {
         }
     }
 
+    /// The image, for bases that are one.
+    pub fn image(&self) -> Option<&Image> {
+        match &self.source {
+            Source::DiskImage(image) => Some(image),
+            Source::Apt(_) | Source::Tar(_) => None,
+        }
+    }
+
+    /// The file that the base begins with, for bases that are imported.
+    pub fn pinned(&self) -> Option<&Pinned> {
+        match &self.source {
+            Source::Apt(_) => None,
+            Source::Tar(pinned) => Some(pinned),
+            Source::DiskImage(image) => Some(&image.pinned),
+        }
+    }
+
+    /// Packages of every node that the base's file names.
+    pub fn packages(&self) -> &[Want] {
+        match &self.source {
+            Source::Apt(apt) => &apt.packages,
+            Source::DiskImage(image) => &image.packages,
+            Source::Tar(_) => &[],
+        }
+    }
+
+    /// Packages that are never installed.
+    pub fn exclude(&self) -> &[String] {
+        match &self.source {
+            Source::Apt(apt) => &apt.exclude,
+            Source::DiskImage(image) => &image.exclude,
+            Source::Tar(_) => &[],
+        }
+    }
+}
+
+impl Apt {
     /// What the lock records of the archive, so that it is seen when the base changes: one line a
     /// suite, sorted.
     pub fn suite_lines(&self) -> Vec<String> {
-        let mut lines: Vec<_> =
-            self.apt().iter().flat_map(|apt| apt.suites.iter().map(Suite::to_string)).collect();
+        let mut lines: Vec<_> = self.suites.iter().map(Suite::to_string).collect();
         lines.sort();
         lines
     }

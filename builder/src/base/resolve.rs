@@ -10,9 +10,10 @@ use super::apt_error::AptError;
 use super::artifact::{Origin, url_filename};
 use super::fetch::{FetchError, Fetcher, MissingArtifact, each, threads};
 use super::index::{Index, Located};
-use super::lock::{Artifact, BASE_SET, Lock, Package, Set};
+use super::lock::{Artifact, BASE_SET, INITRAMFS_SET, Lock, Package, Set};
 use super::mirror::Mirrors;
 use super::nearby::Nearby;
+use super::root_apt::{Ground, is_debian};
 use super::upstream::Upstream;
 use super::{Apt, Want, Wanted, WantedArtifact, changes};
 use crate::digest::Digest;
@@ -21,6 +22,9 @@ use crate::io::progress::{Progress, Unit};
 /// Epoch of a base without an archive: 2025-01-01T00:00:00Z. Not zero, since a board without a clock
 /// of its own starts at the newest file time, and certificates are not valid in 1970.
 const PLAIN_EPOCH: u64 = 1_735_689_600;
+
+/// The package with a busybox that needs no library, which is most of the initramfs.
+pub const BUSYBOX: &str = "busybox-static";
 
 /// What is locked anew although an old lock is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,6 +43,9 @@ pub enum Renew {
 pub struct Request<'a> {
     /// What the lock must hold.
     pub wanted: Wanted<'a>,
+    /// What packages are resolved on; `None` for a base without an archive, and needed only where
+    /// [`Request::kept`] gives nothing.
+    pub ground: Option<&'a Ground>,
     /// The cache folder.
     pub cache: &'a Path,
     /// Where upstream files are looked for before upstream.
@@ -122,10 +129,19 @@ impl LockError {
         match self {
             LockError::Apt(error) => error.hint(),
             LockError::Fetch(error) => error.hint(),
-            LockError::NoArchive { .. } => "use a base of kind `apt`, or take the package out of the overlay",
+            LockError::NoArchive { .. } => {
+                "use a base with sources of apt: one of kind `apt`, or an image that has some; or take the package out of the overlay"
+            }
             LockError::Offline { .. } => "run `gt-image lock` without `--offline`",
             LockError::Size { .. } | LockError::NoFilename { .. } => "correct the artifact in its overlay",
         }
+    }
+}
+
+impl<'a> Request<'a> {
+    /// The old lock, when that fits and is not to be renewed.
+    pub fn kept(&self) -> Option<&'a Lock> {
+        self.old.filter(|old| self.renew == Renew::Unfit && old.fits(&self.wanted).is_ok())
     }
 }
 
@@ -134,18 +150,20 @@ impl LockError {
 /// stated and not fetched, so that the lock is the same on every network.
 pub fn lock(request: &Request<'_>) -> Result<Outcome, LockError> {
     let Request { wanted, old, .. } = request;
-    if let Some(old) = old.filter(|old| request.renew == Renew::Unfit && old.fits(wanted).is_ok()) {
+    if let Some(old) = request.kept() {
         return Ok(Outcome { lock: old.clone(), missing: Vec::new(), changes: Vec::new() });
     }
-    let resolved = match wanted.base.apt() {
+    let Resolved { packages, sets, epoch } = match request.ground {
         Some(_) if request.offline => return Err(LockError::Offline { base: wanted.base.name.clone() }),
-        Some(apt) => resolve(request, apt)?,
+        Some(ground) => resolve(request, ground)?,
         None => Resolved::plain(wanted)?,
     };
     let (artifacts, missing) = artifacts(request)?;
-    let suites = wanted.base.suite_lines();
-    let mut lock =
-        Lock::new(&wanted.base.name, resolved.epoch, suites, resolved.packages, resolved.sets, artifacts);
+    let (base, image) = (wanted.base.name.clone(), wanted.base.image());
+    let without = image.map(|image| image.without.clone()).unwrap_or_default();
+    let image = image.map(|image| image.pinned.sha256);
+    let suites = request.ground.map(|ground| ground.apt.suite_lines()).unwrap_or_default();
+    let mut lock = Lock { base, image, without, epoch, suites, packages, sets, artifacts }.sorted();
     // A newer Release file that moved nothing of ours must not change every file's time.
     if let Some(old) = old {
         let epoch = std::mem::replace(&mut lock.epoch, old.epoch);
@@ -165,7 +183,7 @@ struct Resolved {
 
 impl Resolved {
     fn plain(wanted: &Wanted<'_>) -> Result<Resolved, LockError> {
-        match wanted.sets.iter().flat_map(|s| &s.wants).next() {
+        match wanted.sets.iter().flat_map(|s| &s.wants).chain(wanted.base.packages()).next() {
             Some(Want { package, origin }) => Err(LockError::NoArchive {
                 package: package.clone(),
                 origin: origin.clone(),
@@ -176,13 +194,16 @@ impl Resolved {
     }
 }
 
-fn resolve(request: &Request<'_>, apt: &Apt) -> Result<Resolved, LockError> {
+fn resolve(request: &Request<'_>, ground: &Ground) -> Result<Resolved, LockError> {
+    let apt = &ground.apt;
     let mirrors = Mirrors::of(apt).map_err(AptError::from)?;
     let task = request.progress.task("resolving packages", Unit::Items, None);
     task.note("reading the archive's indices");
     let root = Root::open(request.cache, apt)?;
-    let index = root.update(apt, &mirrors)?;
-    let essential = wants_of(index.essential(), "the archive's essential set");
+    let index = root.update(ground, &mirrors)?;
+    // A system that is there has them.
+    let essential = if ground.status.is_empty() { index.essential() } else { Vec::new() };
+    let essential = wants_of(essential, "the archive's essential set");
     let [essential_set, base] = resolve_both(&root, &index, &essential, apt)?;
     let essential_names = names(&essential_set);
 
@@ -190,6 +211,14 @@ fn resolve(request: &Request<'_>, apt: &Apt) -> Result<Resolved, LockError> {
     let mut sets = vec![set(BASE_SET, &apt.packages, base_names.iter().cloned())];
     let mut all = BTreeMap::new();
     add(&mut all, base, &essential_names);
+    if request.wanted.base.image().is_some() {
+        // By itself and not into the image: there it would take the place of the `busybox` that Debian's own
+        // initramfs needs.
+        let wants = wants_of(vec![BUSYBOX.to_owned()], "the initramfs");
+        let found = root.newest(&index, INITRAMFS_SET, &wants)?;
+        sets.push(set(INITRAMFS_SET, &wants, names(&found).into_iter()));
+        add(&mut all, found, &essential_names);
+    }
     // A layer of packages is laid over the base's, so a set is the base as it was resolved and more.
     let below = wants_of(base_names.iter().cloned().collect(), "the base");
     let wanted: Vec<_> = request.wanted.sets.iter().filter(|s| !s.wants.is_empty()).collect();
@@ -249,6 +278,7 @@ fn add(all: &mut BTreeMap<String, Package>, found: Vec<Located>, essential: &BTr
             name: record.name,
             version: record.version,
             architecture: record.architecture,
+            unarchived: !is_debian(&archive),
             archive,
             path: record.path,
             sha256: record.sha256,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use super::artifact::Origin;
 use super::lock::{Artifact, Lock, Package, Set};
-use super::{Apt, Mirror, Suite, Want, WantedArtifact};
+use super::{Apt, Keys, Mirror, Suite, Want, WantedArtifact};
 use crate::digest::Digest;
 
 pub(super) fn wants(packages: &[&str]) -> Vec<Want> {
@@ -26,11 +26,11 @@ pub(super) fn apt(packages: &[&str]) -> Apt {
         suite: "trixie".into(),
         components: vec!["main".into()],
         mirrors: vec![Mirror::Host],
+        keys: Keys::File("/k".into()),
     };
     Apt {
         architecture: "arm64".into(),
         suites: vec![suite],
-        keyring: "/k".into(),
         snapshot: None,
         packages: wants(packages),
         exclude: vec![],
@@ -59,6 +59,7 @@ pub(super) fn lock() -> Lock {
         sha256: Digest::of(name.as_bytes()),
         size: 3,
         essential,
+        unarchived: false,
     };
     let set = |name: &str, wants: &str| Set {
         name: name.into(),
@@ -78,7 +79,17 @@ pub(super) fn lock() -> Lock {
         package("apt", "3.0.4", "pool/main/a/apt_3.0.4_arm64.deb", true),
     ];
     let sets = vec![set("worker", "munge"), set("base", "apt")];
-    Lock::new("b", 1_767_225_599, vec!["debian trixie main".into()], packages, sets, vec![artifact])
+    Lock {
+        base: "b".into(),
+        image: None,
+        without: vec![],
+        epoch: 1_767_225_599,
+        suites: vec!["debian trixie main".into()],
+        packages,
+        sets,
+        artifacts: vec![artifact],
+    }
+    .sorted()
 }
 
 /// How a test server misbehaves.
@@ -295,7 +306,7 @@ impl Archive {
     /// The base that this archive is.
     pub(super) fn apt(&self, packages: &[&str]) -> Apt {
         let mut apt = apt(packages);
-        apt.keyring = self.keyring();
+        apt.suites[0].keys = Keys::File(self.keyring());
         apt.suites[0].mirrors = vec![Mirror::Url(format!("file://{}", self.path("debian").display()))];
         apt
     }

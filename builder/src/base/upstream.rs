@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::artifact::{Origin, PipError, url_filename};
-use super::fetch::{Failure, FetchError, Fetcher, Item, MissingArtifact, each, wrap};
+use super::fetch::{Failure, FetchError, Fetcher, Item, MissingArtifact, Shelf, each, wrap};
 use super::lock::Artifact;
 use super::part::{digest_of, place};
 use super::{Location, Pinned, nearby};
@@ -72,11 +72,21 @@ impl Failure {
 }
 
 impl Fetcher {
-    /// Has a base's pinned file; gives its path. A file of this machine is checked where it is.
+    /// Has a base's pinned file; gives its path. A file of this machine is checked where it is; when it is not
+    /// there, the cache may have it.
     pub fn pinned(&self, name: &str, pinned: &Pinned) -> Result<PathBuf, FetchError> {
         let url = match &pinned.location {
             Location::Url(url) => url.clone(),
             Location::Path(path) => {
+                let filename = path.file_name().unwrap_or_default().to_string_lossy();
+                let source = &Origin::Url(format!("file://{}", path.display()));
+                let sha256 = Some(pinned.sha256);
+                let carried = Upstream { name, filename: &filename, source, sha256, size: None };
+                if !path.exists()
+                    && let Some(had) = self.here(&carried)?
+                {
+                    return Ok(had.path);
+                }
                 let found = digest_of(path).map_err(wrap(path))?.0;
                 return if found == pinned.sha256 {
                     Ok(path.clone())
@@ -133,13 +143,24 @@ impl Fetcher {
 
     /// Puts a file into the cache by its digest, which is taken anew from the bytes that arrive there.
     /// The file itself stays as it is.
-    pub fn import(&self, from: &Path, sha256: &Digest) -> Result<PathBuf, FetchError> {
-        let to = self.artifact_path(sha256);
+    pub fn import(&self, from: &Path, sha256: &Digest, shelf: Shelf) -> Result<PathBuf, FetchError> {
+        let mut input = fs::File::open(from).map_err(wrap(from))?;
+        self.import_bytes(from, &mut input, sha256, shelf)
+    }
+
+    /// The same from anywhere; `from` names it in errors.
+    pub fn import_bytes(
+        &self,
+        from: &Path,
+        bytes: &mut dyn io::Read,
+        sha256: &Digest,
+        shelf: Shelf,
+    ) -> Result<PathBuf, FetchError> {
+        let to = self.shelved(shelf, sha256);
         let parts = self.cache.join("parts");
         fs::create_dir_all(&parts).map_err(wrap(&parts))?;
         let mut copy = atomic::begin_in(&parts, "import-").map_err(wrap(&parts))?;
-        let mut input = fs::File::open(from).map_err(wrap(from))?;
-        io::copy(&mut input, &mut copy).map_err(wrap(from))?;
+        io::copy(bytes, &mut copy).map_err(wrap(from))?;
         let (found, _) = digest_of(copy.path()).map_err(wrap(copy.path()))?;
         if found != *sha256 {
             let (url, found) = (from.display().to_string(), found.to_string());

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::diagnose::{self, Problem};
-use super::{Apt, Base, BaseError, Location, Mirror, Pinned, Source, Suite, Want};
+use super::{Apt, Base, BaseError, Image, Keys, Location, Mirror, Pinned, Source, Suite, Want};
 use super::{is_package_name, is_plain_word};
 
 /// Where Debian's package `debian-archive-keyring` puts the keys.
@@ -31,6 +31,8 @@ struct File {
     path: Option<Spanned<PathBuf>>,
     url: Option<Spanned<String>>,
     sha256: Option<Spanned<String>>,
+    archives: Option<Spanned<BTreeMap<String, RawArchive>>>,
+    without: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     ids: BTreeMap<String, Spanned<u32>>,
     #[serde(default)]
@@ -46,6 +48,12 @@ struct RawSuite {
     mirrors: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawArchive {
+    mirrors: Spanned<Vec<Spanned<String>>>,
+}
+
 /// Reads and checks `text`, the content of `file`.
 pub(super) fn read(file: &Path, text: &str) -> Result<Base, BaseError> {
     let mut raw: File = diagnose::parse(file, text).map_err(|p| BaseError::Invalid(vec![p]))?;
@@ -57,8 +65,8 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Base, BaseError> {
     let kind = raw.kind.get_ref().clone();
     let source = match kind.as_str() {
         "apt" => check.apt(raw).map(Source::Apt),
-        "tar" => check.pinned(raw).map(Source::Tar),
-        "disk-image" => check.pinned(raw).map(Source::DiskImage),
+        "tar" => check.tar(raw).map(Source::Tar),
+        "disk-image" => check.image(raw).map(Source::DiskImage),
         _ => {
             check.say(raw.kind.span(), format!("unknown kind `{kind}`; known are apt, tar, disk-image"));
             None
@@ -105,39 +113,81 @@ impl Check<'_> {
         self.refuse("apt", "path", raw.path);
         self.refuse("apt", "url", raw.url);
         self.refuse("apt", "sha256", raw.sha256);
+        self.refuse("apt", "archives", raw.archives);
+        self.refuse("apt", "without", raw.without);
         let architecture = self.need(at.clone(), "architecture", raw.architecture).map(|a| self.word(a));
         let suites = self.need(at.clone(), "suites", raw.suites);
         let packages = self.need(at, "packages", raw.packages).map(|p| self.packages(p));
-        let mirrors = match raw.mirrors {
-            Some(list) => self.mirrors(list),
-            None => vec![Mirror::Host],
-        };
-        let mut exclude: Vec<_> = raw
-            .exclude
-            .map(|e| self.packages(e))
-            .unwrap_or_default()
-            .into_iter()
-            .map(|w| w.package)
-            .collect();
-        exclude.sort();
-        exclude.dedup();
+        let mirrors = self.mirrors_or_host(raw.mirrors);
+        let exclude = self.names(raw.exclude);
         let snapshot = raw.snapshot.and_then(|s| self.snapshot(s));
         let keyring = raw.keyring.map_or(DEFAULT_KEYRING.into(), |k| self.beside(k.into_inner()));
-        let suites = self.suites(suites?, &mirrors);
-        Some(Apt { architecture: architecture?, suites, keyring, snapshot, packages: packages?, exclude })
+        let suites = self.suites(suites?, &mirrors, &Keys::File(keyring));
+        Some(Apt { architecture: architecture?, suites, snapshot, packages: packages?, exclude })
     }
 
-    fn pinned(&mut self, raw: File) -> Option<Pinned> {
-        let (kind, at) = (raw.kind.get_ref().clone(), raw.kind.span());
-        self.refuse(&kind, "architecture", raw.architecture);
-        self.refuse(&kind, "mirrors", raw.mirrors);
-        self.refuse(&kind, "snapshot", raw.snapshot);
-        self.refuse(&kind, "keyring", raw.keyring);
-        self.refuse(&kind, "packages", raw.packages);
-        self.refuse(&kind, "exclude", raw.exclude);
-        self.refuse(&kind, "suites", raw.suites);
-        let sha256 = self.need(at.clone(), "sha256", raw.sha256);
-        let location = match (raw.path, raw.url) {
+    fn tar(&mut self, raw: File) -> Option<Pinned> {
+        self.refuse("tar", "architecture", raw.architecture);
+        self.refuse("tar", "mirrors", raw.mirrors);
+        self.refuse("tar", "snapshot", raw.snapshot);
+        self.refuse("tar", "keyring", raw.keyring);
+        self.refuse("tar", "packages", raw.packages);
+        self.refuse("tar", "exclude", raw.exclude);
+        self.refuse("tar", "suites", raw.suites);
+        self.refuse("tar", "archives", raw.archives);
+        self.refuse("tar", "without", raw.without);
+        self.pinned(raw.kind.span(), raw.sha256, raw.path, raw.url)
+    }
+
+    /// Architecture, suites and keys are the image's own.
+    fn image(&mut self, raw: File) -> Option<Image> {
+        self.refuse("disk-image", "architecture", raw.architecture);
+        self.refuse("disk-image", "keyring", raw.keyring);
+        self.refuse("disk-image", "suites", raw.suites);
+        let mirrors = self.mirrors_or_host(raw.mirrors);
+        let mut archives = BTreeMap::new();
+        if let Some(raw) = raw.archives {
+            let span = raw.span();
+            for (name, RawArchive { mirrors }) in raw.into_inner() {
+                if name.starts_with("debian") {
+                    self.say(span.clone(), format!("the mirrors of `{name}` are those of the key `mirrors`"));
+                }
+                let mirrors = self.mirrors(mirrors).into_iter().map(|mirror| match mirror {
+                    Mirror::Url(url) => Mirror::Root(url),
+                    other => other,
+                });
+                archives.insert(name, mirrors.collect());
+            }
+        }
+        let mut without: Vec<String> =
+            raw.without.into_iter().flat_map(Spanned::into_inner).map(|name| self.word(name)).collect();
+        without.sort();
+        without.dedup();
+        let snapshot = raw.snapshot.and_then(|s| self.snapshot(s));
+        let packages = raw.packages.map(|p| self.packages(p)).unwrap_or_default();
+        let exclude = self.names(raw.exclude);
+        let pinned = self.pinned(raw.kind.span(), raw.sha256, raw.path, raw.url);
+        Some(Image { pinned: pinned?, mirrors, archives, without, snapshot, packages, exclude })
+    }
+
+    /// Names of packages, without who asks.
+    fn names(&mut self, raw: Option<Spanned<Vec<Spanned<String>>>>) -> Vec<String> {
+        raw.map(|names| self.packages(names)).unwrap_or_default().into_iter().map(|w| w.package).collect()
+    }
+
+    fn mirrors_or_host(&mut self, raw: Option<Spanned<Vec<Spanned<String>>>>) -> Vec<Mirror> {
+        raw.map_or_else(|| vec![Mirror::Host], |list| self.mirrors(list))
+    }
+
+    fn pinned(
+        &mut self,
+        at: Range<usize>,
+        sha256: Option<Spanned<String>>,
+        path: Option<Spanned<PathBuf>>,
+        url: Option<Spanned<String>>,
+    ) -> Option<Pinned> {
+        let sha256 = self.need(at.clone(), "sha256", sha256);
+        let location = match (path, url) {
             (Some(path), None) => Some(Location::Path(self.beside(path.into_inner()))),
             (None, Some(url)) => self.url(url).map(Location::Url),
             (Some(_), Some(url)) => {
@@ -159,7 +209,7 @@ impl Check<'_> {
         }
     }
 
-    fn suites(&mut self, raw: Spanned<Vec<RawSuite>>, default: &[Mirror]) -> Vec<Suite> {
+    fn suites(&mut self, raw: Spanned<Vec<RawSuite>>, default: &[Mirror], keys: &Keys) -> Vec<Suite> {
         if raw.get_ref().is_empty() {
             self.say(raw.span(), "at least one suite is wanted".into());
         }
@@ -172,6 +222,7 @@ impl Check<'_> {
                 suite: self.word(raw.suite),
                 components,
                 mirrors: raw.mirrors.map_or_else(|| default.to_vec(), |m| self.mirrors(m)),
+                keys: keys.clone(),
             };
             // Mirrors go with the archive: one pool path must mean one list of URLs.
             if suites.iter().any(|s| s.archive == suite.archive && s.mirrors != suite.mirrors) {
@@ -302,9 +353,9 @@ messagebus = 101
         let own = Mirror::Url("https://mirror.example/debian".into());
         assert_eq!(apt.suites[0].mirrors, [Mirror::Host, own]);
         assert_eq!(apt.suites[1].mirrors, [Mirror::Host]);
-        assert_eq!(apt.keyring, Path::new(DEFAULT_KEYRING));
+        assert!(apt.suites.iter().all(|s| s.keys == Keys::File(DEFAULT_KEYRING.into())));
         let lines = ["debian trixie main non-free-firmware", "debian-security trixie-security main"];
-        assert_eq!(base.suite_lines(), lines);
+        assert_eq!(apt.suite_lines(), lines);
     }
 
     #[test]
@@ -390,9 +441,25 @@ messagebus = 101
         let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let text = format!("kind = \"disk-image\"\nurl = \"https://x/y.img.xz\"\nsha256 = \"{digest}\"\n");
         let base = read(Path::new("images/r.toml"), &text).unwrap();
-        let Source::DiskImage(pinned) = &base.source else { panic!() };
-        assert_eq!(pinned.location, Location::Url("https://x/y.img.xz".into()));
+        let image = base.image().unwrap();
+        assert_eq!(image.pinned.location, Location::Url("https://x/y.img.xz".into()));
+        assert_eq!((&image.mirrors[..], &image.without[..]), (&[Mirror::Host][..], &[][..]));
         assert_eq!(problems(&text.replace("https", "ftp")).len(), 1);
+        let more = "mirrors = [\"https://m/debian/\"]\nwithout = [\"b\", \"a\"]\npackages = [\"age\"]\n\
+                    archives.raspberrypi.mirrors = [\"https://m/rpi/\"]\n";
+        let base = read(Path::new("images/r.toml"), &(text.clone() + more)).unwrap();
+        let image = base.image().unwrap();
+        assert_eq!(image.mirrors, [Mirror::Url("https://m/debian".into())]);
+        assert_eq!(image.archives["raspberrypi"], [Mirror::Root("https://m/rpi".into())]);
+        assert_eq!((image.without.join(" ").as_str(), base.packages().len()), ("a b", 1));
+        for bad in [
+            "suites = []\n",
+            "keyring = \"k\"\n",
+            "archives.debian.mirrors = [\"host\"]\n",
+            "archives.x.mirror = []\n",
+        ] {
+            assert_eq!(problems(&(text.clone() + bad)).len(), 1, "{bad}");
+        }
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/raspios-lite.toml");
         assert!(matches!(Base::load(&shipped).unwrap().source, Source::DiskImage(_)));
     }

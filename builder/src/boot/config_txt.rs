@@ -48,6 +48,11 @@ pub fn write(settings: &Settings, base: Option<&str>) -> Result<String, BootErro
     Ok(text)
 }
 
+/// The kernel that a file of ours names; our line is the last one.
+pub fn kernel(text: &str) -> Option<&str> {
+    text.lines().rev().find_map(|line| line.trim().strip_prefix("kernel="))
+}
+
 fn ours(settings: &Settings) -> Vec<String> {
     let mut lines = Vec::new();
     if settings.upstream && settings.kernel.is_some() {
@@ -110,6 +115,7 @@ mod tests {
         let text = write(&settings, Some(base)).unwrap();
         let ours = "bootloader_update=0\nkernel=vmlinuz\ninitramfs initramfs.img followkernel\n";
         assert_eq!(text, format!("arm_boost=1\n[cm4]\notg_mode=1\n\n{HEAD}\n[all]\n{ours}"));
+        assert_eq!((kernel(&text), kernel(base), kernel("")), (Some("vmlinuz"), Some("kernel8.img"), None));
         let settings = Settings { kernel: None, initramfs: None, ..SETTINGS };
         assert!(write(&settings, Some(base)).unwrap().contains("kernel=kernel8.img"));
     }

@@ -54,10 +54,14 @@ fn add_files(
 }
 
 /// True when a kernel's device trees have upstream's names, which the firmware must be told.
-/// Raspberry Pi's own kernels bring `bcm2710-*` for the Pi 3, upstream `bcm2837-*`.
-pub fn is_upstream(root: &Tree, version: &str) -> bool {
+/// Raspberry Pi's own kernels bring `bcm2710-*` for the Pi 3, upstream `bcm2837-*`. `boot` is what came with the
+/// root for the boot partition, where an image may have the only copy.
+pub fn is_upstream(root: &Tree, boot: &Tree, version: &str) -> bool {
     let dir = TreePath::new(format!("usr/lib/linux-image-{version}/broadcom"));
-    !dir.is_ok_and(|dir| root.children(&dir).any(|(path, _, _)| path.name().starts_with(b"bcm2710")))
+    let own = |tree: &Tree, dir: &TreePath| {
+        tree.children(dir).any(|(path, _, _)| path.name().starts_with(b"bcm2710"))
+    };
+    !(dir.is_ok_and(|dir| own(root, &dir)) || own(boot, &TreePath::root()))
 }
 
 /// What a boot tree lacks for a model, in words; empty when nothing.

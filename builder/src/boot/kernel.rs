@@ -1,13 +1,17 @@
-//! The kernels of a root: which there are, which one boots, and its bytes for the boot partition.
-//! Must not know: nodes, the boot tree, initramfs.
-//! Spec: Linux, Documentation/arch/arm64/booting.rst (image header); deb-version(7) for the order of
-//! versions; RFC 1952 for gzip.
+//! The kernels of a root and of the boot partition that came with it: which there are, which one boots, and
+//! its bytes for the boot partition.
+//! Must not know: nodes, initramfs.
+//! Spec: Linux, Documentation/arch/arm64/booting.rst (image header), `init/version.c` (banner);
+//! Raspberry Pi documentation, config.txt (`kernel`); deb-version(7) for the order of versions; RFC 1952 for
+//! gzip.
 
 use std::cmp::Ordering;
-use std::io::Write;
+use std::io::{Read, Write};
 
-use super::BootError;
+use flate2::read::MultiGzDecoder;
+
 use super::model::Model;
+use super::{BootError, KERNEL};
 use crate::store::Store;
 use crate::tree::{Inode, Object, Tree, TreePath};
 
@@ -20,6 +24,59 @@ pub struct Kernel {
     pub path: TreePath,
     /// The image as the package brings it.
     pub image: Object,
+    /// Its file on the boot partition.
+    pub file: &'static str,
+}
+
+/// Bytes of a kernel at most, unpacked. Debian's has 36 MiB, Raspberry Pi's 25.
+const UNPACKED_MAX: u64 = 256 << 20;
+
+/// Files that the firmware looks for by itself: of a Pi 5 both in this order, of others the last one.
+const OFFICIAL: [&str; 2] = ["kernel_2712.img", "kernel8.img"];
+
+/// The kernels of a boot partition that `root` has the modules of.
+pub fn on_boot(boot: &Tree, root: &Tree, store: &Store) -> Result<Vec<Kernel>, BootError> {
+    let mut found = Vec::new();
+    let in_root = kernels(root);
+    for file in OFFICIAL {
+        let path = TreePath::new(file)?;
+        let Some(image) = boot.get(&path).and_then(Inode::object) else { continue };
+        // Packages copy it there from `/boot`, which saves unpacking it.
+        let copied = in_root.iter().find(|kernel| kernel.image.digest == image.digest);
+        let version = match copied {
+            Some(kernel) => Some(kernel.version.clone()),
+            None => version_of(&store.read_object(image)?),
+        };
+        if let Some(version) = version.filter(|version| crate::kmod::module_dir(root, version).is_ok()) {
+            found.push(Kernel { version, path, image: image.clone(), file });
+        }
+    }
+    Ok(found)
+}
+
+/// The version that a kernel tells of itself, and looks for its modules by: the word behind `Linux version `. `None`
+/// for what is no kernel.
+pub fn version_of(image: &[u8]) -> Option<String> {
+    const BANNER: &[u8] = b"Linux version ";
+    let mut unpacked = Vec::new();
+    let bytes = if image.starts_with(&[0x1f, 0x8b]) {
+        // What follows a whole stream, or a cut one, does not matter to what was found before.
+        let _ = MultiGzDecoder::new(image).take(UNPACKED_MAX).read_to_end(&mut unpacked);
+        &unpacked[..]
+    } else {
+        image
+    };
+    let mut from = 0;
+    while let Some(at) = bytes[from..].windows(BANNER.len()).position(|window| window == BANNER) {
+        from += at + BANNER.len();
+        let word: Vec<u8> =
+            bytes[from..].iter().copied().take(100).take_while(|b| b.is_ascii_graphic()).collect();
+        // The same words are in formats: `Linux version %s`.
+        if word.first().is_some_and(u8::is_ascii_digit) && !word.contains(&b'/') {
+            return String::from_utf8(word).ok();
+        }
+    }
+    None
 }
 
 /// The kernels of a root, the newest first: images `/boot/vmlinuz-<version>` with a directory of
@@ -33,16 +90,21 @@ pub fn kernels(root: &Tree) -> Vec<Kernel> {
             let target = root.resolve(path, true)?;
             let image = root.get(&target).and_then(Inode::object)?.clone();
             crate::kmod::module_dir(root, version).ok()?;
-            Some(Kernel { version: version.to_owned(), path: path.clone(), image })
+            Some(Kernel { version: version.to_owned(), path: path.clone(), image, file: KERNEL })
         })
         .collect();
     found.sort_by(|a, b| version_order(&b.version, &a.version));
     found
 }
 
-/// The kernel that a model boots: the newest that it can run, with a note when there were others to
-/// choose from. `None` when the root has none.
-pub fn choose(root: &Tree, model: Model) -> (Option<Kernel>, Option<String>) {
+/// The kernel that a model boots: the one that its firmware would take of those on the boot partition, for device
+/// trees and dtoverlays there belong to it; else the newest of the root that it can run, with a note when there
+/// were others to choose from. `None` when there is none.
+pub fn choose(root: &Tree, on_boot: &[Kernel], model: Model) -> (Option<Kernel>, Option<String>) {
+    let takes = |kernel: &&Kernel| model.looks_for(kernel.file) && model.runs(&kernel.version);
+    if let Some(own) = on_boot.iter().find(takes) {
+        return (Some(own.clone()), None);
+    }
     let mut usable: Vec<Kernel> = kernels(root).into_iter().filter(|k| model.runs(&k.version)).collect();
     // Of one release for several models, the one that was made for this model.
     if model == Model::Pi5 {
@@ -141,7 +203,26 @@ mod tests {
         assert_eq!(version_order("6.01", "6.1"), Ordering::Equal);
     }
 
+    #[test]
+    fn a_kernel_tells_its_version() {
+        let banner = b"\0Linux version %s (%s)\0Linux version 6.12.47+rpt-rpi-v8 (serge@x) (gcc)\0";
+        assert_eq!(version_of(banner).as_deref(), Some("6.12.47+rpt-rpi-v8"));
+        assert_eq!(version_of(&gzip(banner).unwrap()).as_deref(), Some("6.12.47+rpt-rpi-v8"));
+        for none in
+            [&b""[..], b"noise", b"Linux version ", b"Linux version 1/../../x y", &gzip(b"x").unwrap()]
+        {
+            assert_eq!(version_of(none), None);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_image_panics(noise: Vec<u8>, cut in 0usize..90) {
+            let packed = gzip(&[b"Linux version 6.1 x", &noise[..]].concat()).unwrap();
+            version_of(&packed[..cut.min(packed.len())]);
+            version_of(&noise);
+        }
+
         #[test]
         fn the_order_is_an_order(a in "[0-9a-b.~+-]{0,8}", b in "[0-9a-b.~+-]{0,8}", c in "[0-9a-b.~+-]{0,8}") {
             prop_assert_eq!(version_order(&a, &b), version_order(&b, &a).reverse());

@@ -8,7 +8,7 @@
 //! as it is: what it has is kept, what it lacks is added. Only two of its files change, because the
 //! node would not find its root otherwise: `config.txt` gets our kernel and initramfs after its own
 //! lines, and in `cmdline.txt` the words that name a root or start a first-boot program give way to
-//! ours.
+//! ours. Its own initramfs goes, for ours is loaded in its place.
 
 pub mod cmdline;
 pub mod config_txt;
@@ -27,6 +27,8 @@ use model::Model;
 pub const KERNEL: &str = "vmlinuz";
 /// The initramfs's file on the boot partition.
 pub const INITRAMFS: &str = "initramfs.img";
+/// What the firmware loads with `auto_initramfs=1`, by the name of the kernel.
+const OWN_INITRAMFS: [&str; 5] = ["initramfs8", "initramfs_2712", "initramfs", "initramfs7", "initramfs7l"];
 /// The kernel's words for a node that is served, in the place of `cmdline.txt`; only where the
 /// description names a server. A TFTP request for `cmdline.txt` is answered with it.
 pub const CMDLINE_NETBOOT: &str = "cmdline.netboot.txt";
@@ -169,17 +171,21 @@ pub fn assemble(
     let kernel = payload.kernel.as_ref();
     let version = kernel.map(|(kernel, _)| kernel.version.as_str());
     firmware::add(root, version, &mut boot)?;
-    let upstream = version.is_some_and(|version| firmware::is_upstream(root, version));
+    let upstream = version.is_some_and(|version| firmware::is_upstream(root, base_boot, version));
     // Without an initramfs a kernel cannot find its root, so the base's own pair stays in charge.
     let pair = kernel.zip(payload.initramfs.as_ref());
-    if let Some(((_, image), initramfs)) = pair {
-        boot.put(TreePath::new(KERNEL)?, image.clone())?;
+    if let Some(((kernel, image), initramfs)) = pair {
+        boot.put_other(TreePath::new(kernel.file)?, image.clone())?;
         boot.put(TreePath::new(INITRAMFS)?, initramfs.clone())?;
+        // They would do what the image does at its first boot, if anybody set `auto_initramfs` again.
+        for name in OWN_INITRAMFS {
+            boot.tree.remove(&TreePath::new(name)?);
+        }
     }
     let settings = config_txt::Settings {
         extra: &node.config_txt,
         upstream,
-        kernel: pair.map(|_| KERNEL),
+        kernel: pair.map(|((kernel, _), _)| kernel.file),
         initramfs: pair.map(|_| INITRAMFS),
     };
     let base_config = text_of(base_boot, store, "config.txt")?;
@@ -262,6 +268,13 @@ impl BootTree {
         let inode = Inode { meta: Meta::root_owned(0o644, time), kind: Kind::File(object) };
         self.tree.insert(path, inode)?;
         Ok(())
+    }
+
+    /// The same, unless the file there has these bytes: what a base brought keeps its time.
+    fn put_other(&mut self, path: TreePath, object: Object) -> Result<(), BootError> {
+        let same =
+            self.tree.get(&path).and_then(Inode::object).is_some_and(|old| old.digest == object.digest);
+        if same { Ok(()) } else { self.put(path, object) }
     }
 
     fn put_text(&mut self, store: &Store, name: &str, text: &str) -> Result<(), BootError> {

@@ -56,6 +56,11 @@ impl Model {
         }
     }
 
+    /// Whether the firmware looks for a kernel of this name by itself.
+    pub fn looks_for(self, file: &str) -> bool {
+        file == "kernel8.img" || (self == Model::Pi5 && file == "kernel_2712.img")
+    }
+
     /// Whether a kernel of this version can run here. Raspberry Pi's kernels ending in `-2712` have
     /// pages of 16 KiB, which older processors cannot; those ending in `-v8` run on all models.
     pub fn runs(self, version: &str) -> bool {

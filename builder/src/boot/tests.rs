@@ -50,7 +50,8 @@ impl Site {
     }
 
     fn payload(&self, model: Model) -> Payload {
-        let kernel = kernel::choose(&self.root, model).0;
+        let on_boot = kernel::on_boot(&self.base, &self.root, &self.store).unwrap();
+        let kernel = kernel::choose(&self.root, &on_boot, model).0;
         let kernel = kernel.map(|k| (k.clone(), kernel::pack(&self.store, &k).unwrap()));
         Payload { kernel, initramfs: Some(self.store.put_bytes(b"initramfs").unwrap()) }
     }
@@ -196,17 +197,17 @@ fn the_newest_kernel_that_runs_here_is_chosen() {
         site.kernel(version);
     }
     site.put("boot/vmlinuz-7.0-without-modules", b"");
-    let (kernel, note) = kernel::choose(&site.root, Model::Pi4);
+    let (kernel, note) = kernel::choose(&site.root, &[], Model::Pi4);
     assert_eq!(kernel.unwrap().version, VERSION);
     assert_eq!(note.unwrap(), format!("pi4 boots kernel `{VERSION}`; also there: `6.12.99+deb13-arm64`"));
-    assert_eq!(kernel::choose(&site.root, Model::Pi5).0.unwrap().version, "6.13+rpt-rpi-2712");
-    assert_eq!(kernel::choose(&Site::new().root, Model::Pi4), (None, None));
+    assert_eq!(kernel::choose(&site.root, &[], Model::Pi5).0.unwrap().version, "6.13+rpt-rpi-2712");
+    assert_eq!(kernel::choose(&Site::new().root, &[], Model::Pi4), (None, None));
 }
 
 #[test]
 fn only_kernels_that_the_firmware_starts_are_packed() {
     let mut site = Site::debian();
-    let kernel = |site: &Site| kernel::choose(&site.root, Model::Pi4).0.unwrap();
+    let kernel = |site: &Site| kernel::choose(&site.root, &[], Model::Pi4).0.unwrap();
     let packed = kernel::pack(&site.store, &kernel(&site)).unwrap();
     site.put(&format!("boot/vmlinuz-{VERSION}"), &site.store.read_object(&packed).unwrap());
     assert_eq!(kernel::pack(&site.store, &kernel(&site)).unwrap(), packed, "gzip stays as it is");
@@ -234,4 +235,70 @@ fn a_served_node_has_a_line_for_that_as_well() {
         "console=tty0 console=ttyS1,115200 gt.root=nfs gt.server=10.4.0.10 gt.node=fenn gt.http=8080 rw \
          net.ifnames=0 gt.timeout=9\n"
     );
+}
+
+/// A root and a boot partition as Raspberry Pi OS has them: two kernels, with the modules of both.
+fn raspios() -> Site {
+    let mut site = Site::new();
+    for (file, own, version) in [
+        ("kernel8.img", "initramfs8", "6.12.47+rpt-rpi-v8"),
+        ("kernel_2712.img", "initramfs_2712", "6.12.47+rpt-rpi-2712"),
+    ] {
+        let mut image = vec![0x1f, 0x8b];
+        image.extend_from_slice(version.as_bytes());
+        site.put_base(file, &image);
+        site.put_base(own, b"the image's own");
+        // Its package's copy, which tells the version of what cannot be unpacked here.
+        site.put(&format!("boot/vmlinuz-{version}"), &image);
+        site.put(&format!("usr/lib/modules/{version}/modules.order"), b"");
+    }
+    for name in
+        ["start4.elf", "fixup4.dat", "bcm2711-rpi-4-b.dtb", "bcm2712-rpi-5-b.dtb", "bcm2710-rpi-3-b.dtb"]
+    {
+        site.put_base(name, name.as_bytes());
+    }
+    site.put_base("config.txt", b"arm_boost=1\nauto_initramfs=1\n");
+    site.put_base("cmdline.txt", b"console=serial0,115200 root=PARTUUID=041bba91-02 rootwait resize\n");
+    site
+}
+
+#[test]
+fn an_image_boots_its_own_kernel_of_the_model_with_our_initramfs() {
+    for (model, file, version) in [
+        (Model::Pi3, "kernel8.img", "6.12.47+rpt-rpi-v8"),
+        (Model::Pi4, "kernel8.img", "6.12.47+rpt-rpi-v8"),
+        (Model::Pi5, "kernel_2712.img", "6.12.47+rpt-rpi-2712"),
+    ] {
+        let site = raspios();
+        let (kernel, _) = site.payload(model).kernel.unwrap();
+        assert_eq!((kernel.file, kernel.version.as_str()), (file, version));
+        let boot = site.boot(model);
+        let config = site.text(&boot, "config.txt");
+        assert!(
+            config.contains(&format!("\nkernel={file}\ninitramfs initramfs.img followkernel\n")),
+            "{config}"
+        );
+        assert!(!config.contains("auto_initramfs") && !config.contains("upstream_kernel"), "{config}");
+        let names = names(&boot);
+        assert!(
+            !names.iter().any(|name| name.starts_with("/initramfs8") || name.ends_with("2712")),
+            "{names:?}"
+        );
+        assert!(!names.contains(&"/vmlinuz".to_owned()) && names.contains(&"/initramfs.img".to_owned()));
+        // The image's own file, and not a copy with another time.
+        let image = |tree: &Tree| tree.get(&path(file)).unwrap().clone();
+        assert_eq!(image(&boot.tree), image(&site.base));
+    }
+}
+
+#[test]
+fn a_pi_5_takes_the_common_kernel_of_an_image_without_its_own() {
+    let mut site = raspios();
+    site.base.remove(&path("kernel_2712.img"));
+    assert_eq!(site.payload(Model::Pi5).kernel.unwrap().0.file, "kernel8.img");
+    // And a kernel whose modules are not there is none.
+    for version in ["6.12.47+rpt-rpi-v8", "6.12.47+rpt-rpi-2712"] {
+        site.root.remove(&path(&format!("usr/lib/modules/{version}")));
+    }
+    assert!(site.payload(Model::Pi4).kernel.is_none());
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Context;
 
 use crate::base::Source;
-use crate::base::lock::Lock;
+use crate::base::lock::{BASE_SET, INITRAMFS_SET, Lock};
 use crate::cluster::{Node, RootMode};
 use crate::digest::{Digest, Key};
 use crate::disk::Output;
@@ -55,8 +55,7 @@ impl<'a> Build<'a> {
         let (incomplete, artifacts) = self.artifacts(&all);
         let left_out = |o: &&Overlay| incomplete.iter().any(|m| m.overlay == o.name.as_str());
         let overlays: Vec<&Overlay> = all.into_iter().filter(|o| !left_out(o)).collect();
-        let (set, below) =
-            self.base.sets.get(&self.node.package_set()).context("a node without its packages")?;
+        let set = self.base.sets.get(&self.node.package_set()).context("a node without its packages")?;
         let epoch = packages_epoch(&self.base.lock);
         let parts = node::Parts {
             description,
@@ -66,7 +65,7 @@ impl<'a> Build<'a> {
             official: matches!(self.base.base.source, Source::DiskImage(_)),
             epoch,
         };
-        let made = node::root(&parts, below, store)?;
+        let made = node::root(&parts, set, store)?;
         let root = store.put_tree(&made.tree)?;
         let ram = match self.node.root {
             RootMode::Ram => Some(ram::store(&made.tree, &root, store, progress)?),
@@ -75,7 +74,7 @@ impl<'a> Build<'a> {
         let boot = boot::boot_tree(
             &boot::Parts {
                 root: &made.tree,
-                base_boot: &self.base.boot,
+                base: self.base,
                 overlays: &overlays,
                 cluster: &description.cluster,
                 node: self.node,
@@ -92,7 +91,7 @@ impl<'a> Build<'a> {
         private.extend(secrets.files);
         let (disk_root, disk_store) = image::with_private(&made.tree, &private, epoch, store)?;
         let plan = image::plan(cluster, self.node, &disk_root)?;
-        let mut manifest = self.manifest(&overlays, *set, epoch);
+        let mut manifest = self.manifest(&overlays, set.digest, epoch);
         manifest.root = root.to_string();
         manifest.boot = store.put_tree(&boot.tree)?.to_string();
         manifest.overlays = made.overlays;
@@ -144,7 +143,7 @@ impl<'a> Build<'a> {
     /// All of the manifest that is known before the trees are recorded.
     fn manifest(&self, overlays: &[&Overlay], set: Digest, epoch: i64) -> Manifest {
         let base = self.base;
-        let names = [crate::base::lock::BASE_SET.to_owned(), self.node.package_set()];
+        let names = [BASE_SET.to_owned(), self.node.package_set(), INITRAMFS_SET.to_owned()];
         let mut packages: Vec<manifest::Package> = names
             .iter()
             .flat_map(|set| base.lock.packages_of(set))
@@ -156,6 +155,8 @@ impl<'a> Build<'a> {
             })
             .collect();
         packages.sort_by(|a, b| a.name.cmp(&b.name));
+        // One that the initramfs has by itself may be on the node too.
+        packages.dedup_by(|a, b| a.name == b.name);
         let artifacts = overlays.iter().flat_map(|o| &o.artifacts).map(|a| manifest::Artifact {
             name: a.name.to_string(),
             sha256: a.sha256.hex(),

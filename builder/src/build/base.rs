@@ -4,7 +4,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -13,19 +13,21 @@ use crate::base::fetch::{FetchError, Fetcher};
 use crate::base::lock::Lock;
 use crate::base::mirror::Mirrors;
 use crate::base::resolve::Renew;
-use crate::base::{Base, Source, disk_image, tar};
+use crate::base::{Base, Source};
+use crate::boot::kernel::{self, Kernel};
 use crate::cluster::Node;
-use crate::digest::{Digest, Key};
+use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::layer;
 use crate::layer::packages::{Seed, SeedGroup, SeedUser};
 use crate::manifest::Missing;
 use crate::overlay::{Artifact, Overlay};
-use crate::tree::{Meta, Time, Tree};
+use crate::tree::diff::{Change, diff};
+use crate::tree::{Meta, Object, Time, Tree};
 
 use super::assemble::packages_epoch;
 use super::node::extracts;
-use super::{Request, locking, packages};
+use super::{Request, import, locking, packages};
 
 /// A base with its lock, and all that its nodes share.
 pub struct PreparedBase {
@@ -35,11 +37,25 @@ pub struct PreparedBase {
     pub lock: Lock,
     /// What the base brings for the boot partition.
     pub boot: Tree,
-    /// The tree of each package set, by [`Node::package_set`].
-    pub sets: BTreeMap<String, (Digest, Arc<Tree>)>,
+    /// The kernels that are on it.
+    pub kernels: Vec<Kernel>,
+    /// The busybox of the initramfs, where it is not the root's own.
+    pub busybox: Option<Object>,
+    /// What nodes of each package set begin with, by [`Node::package_set`].
+    pub sets: BTreeMap<String, Set>,
     /// Artifacts that were asked for: the file, or why it cannot be had. Not here is what is in the store,
     /// unpacked.
     pub artifacts: BTreeMap<String, Result<PathBuf, Missing>>,
+}
+
+/// What nodes of one package set begin with.
+pub struct Set {
+    /// Digest of the tree.
+    pub digest: Digest,
+    /// The base, with the set's packages.
+    pub tree: Arc<Tree>,
+    /// What differs from the base as it was imported; nothing for one that was not.
+    pub changes: Vec<Change>,
 }
 
 /// Makes or finds all that the nodes of the base `name` share.
@@ -67,48 +83,62 @@ fn is_gone(error: &anyhow::Error) -> bool {
 }
 
 fn try_prepare(base: Base, lock: Lock, request: &Request) -> anyhow::Result<PreparedBase> {
-    let locking = &request.locking;
-    let mirrors = match base.apt() {
+    let Request { store, progress, locking, .. } = *request;
+    let fetcher =
+        |mirrors| Fetcher::new(locking.cache, mirrors, locking.offline, progress).near(locking.nearby);
+    let nodes: Vec<&Node> =
+        request.nodes.iter().copied().filter(|node| node.base.as_str() == base.name).collect();
+    let imported = match base.pinned() {
+        Some(pinned) => {
+            let trees = import::import(&base, pinned, &fetcher(Mirrors::default()), store, progress)?;
+            Some((trees.root, store.tree(&trees.root)?, store.tree(&trees.boot)?))
+        }
+        None => None,
+    };
+    let apt = match (&base.source, &imported) {
+        (Source::Apt(apt), _) => Some(apt.clone()),
+        // What is not locked is not asked for.
+        (_, Some((_, root, _))) if !lock.packages.is_empty() => {
+            import::ground(&base, root, store)?.map(|ground| ground.apt)
+        }
+        _ => None,
+    };
+    let mirrors = match &apt {
         Some(apt) => Mirrors::of(apt).context("finding the archive's mirrors")?,
         None => Mirrors::default(),
     };
-    let fetcher =
-        Fetcher::new(locking.cache, mirrors, locking.offline, request.progress).near(locking.nearby);
-    let empty = Tree::new(Meta::root_owned(0o755, Time::default()));
-    let nodes: Vec<&Node> =
-        request.nodes.iter().copied().filter(|node| node.base.as_str() == base.name).collect();
-    let (boot, sets) = match &base.source {
-        Source::Apt(apt) => {
-            let maker = packages::Maker {
-                store: request.store,
-                fetcher: &fetcher,
-                lock: &lock,
-                base: &base,
-                apt,
-                progress: request.progress,
-                verbose: request.verbose,
-            };
-            (empty, package_sets(&maker, &nodes, request)?)
-        }
-        Source::Tar(pinned) | Source::DiskImage(pinned) => {
-            let file = fetcher.pinned(&base.name, pinned)?;
-            let (root, boot) = imported(&base.source, &file, &pinned.sha256, request)?;
-            let root = (root, Arc::new(request.store.tree(&root)?));
-            let sets = nodes.iter().map(|node| (node.package_set(), root.clone())).collect();
-            (request.store.tree(&boot)?, sets)
-        }
+    let fetcher = fetcher(mirrors);
+    let maker = packages::Maker {
+        store,
+        fetcher: &fetcher,
+        lock: &lock,
+        architecture: apt.as_ref().map_or("all", |apt| apt.architecture.as_str()),
+        progress,
+        verbose: request.verbose,
     };
+    let root = maker.base(imported.as_ref().map(|(digest, ..)| *digest), &base_seed(&base))?;
+    let below = imported.as_ref().map(|(digest, tree, _)| (digest, tree));
+    let sets = package_sets(&maker, root, below, &nodes, request)?;
+    let (boot, kernels) = match imported {
+        Some((_, root, boot)) => {
+            let kernels = kernel::on_boot(&boot, &root, store).context("looking at the base's kernels")?;
+            (boot, kernels)
+        }
+        None => (Tree::new(Meta::root_owned(0o755, Time::default())), Vec::new()),
+    };
+    let busybox = maker.busybox()?;
     let artifacts = artifacts(&nodes, request, &lock, &fetcher)?;
-    Ok(PreparedBase { base, lock, boot, sets, artifacts })
+    Ok(PreparedBase { base, lock, boot, kernels, busybox, sets, artifacts })
 }
 
 /// The layer of each set of roles.
 fn package_sets(
     maker: &packages::Maker,
+    root: Digest,
+    imported: Option<(&Digest, &Tree)>,
     nodes: &[&Node],
     request: &Request,
-) -> anyhow::Result<BTreeMap<String, (Digest, Arc<Tree>)>> {
-    let root = maker.base(&base_seed(maker.base))?;
+) -> anyhow::Result<BTreeMap<String, Set>> {
     let mut digests = BTreeMap::new();
     for node in nodes {
         if let Entry::Vacant(set) = digests.entry(node.package_set()) {
@@ -118,8 +148,13 @@ fn package_sets(
         }
     }
     let digests: Vec<(String, Digest)> = digests.into_iter().collect();
-    let trees = super::several(&digests, |(_, digest)| Ok(Arc::new(request.store.tree(digest)?)))?;
-    Ok(digests.into_iter().zip(trees).map(|((name, digest), tree)| (name, (digest, tree))).collect())
+    let sets = super::several(&digests, |(_, digest)| {
+        let tree = Arc::new(request.store.tree(digest)?);
+        let other = imported.filter(|(imported, _)| *imported != digest);
+        let changes = other.map(|(_, imported)| diff(imported, &tree)).unwrap_or_default();
+        Ok(Set { digest: *digest, tree, changes })
+    })?;
+    Ok(digests.into_iter().map(|(name, _)| name).zip(sets).collect())
 }
 
 /// All artifacts that the nodes' overlays want and that are not unpacked yet, fetched at the same time.
@@ -164,31 +199,6 @@ fn artifacts(
         had.insert(name.to_owned(), file);
     }
     Ok(had)
-}
-
-/// The two trees of a tarball or an image, imported once.
-fn imported(
-    source: &Source,
-    file: &Path,
-    sha256: &Digest,
-    request: &Request,
-) -> anyhow::Result<(Digest, Digest)> {
-    let store = request.store;
-    let recipe = if matches!(source, Source::Tar(_)) { "tar base 1" } else { "disk image base 1" };
-    let key = |part: &str| Key::new(recipe).with(part.as_bytes()).with(sha256.bytes()).finish();
-    if let (Some(root), Some(boot)) = (store.layer(&key("root"))?, store.layer(&key("boot"))?) {
-        return Ok((root, boot));
-    }
-    let trees = match source {
-        Source::DiskImage(_) => {
-            disk_image::read(file, sha256, store, request.progress).context("importing the base")?
-        }
-        _ => tar::read(file, sha256, store).context("importing the base")?,
-    };
-    let (root, boot) = (store.put_tree(&trees.root)?, store.put_tree(&trees.boot)?);
-    store.put_layer(&key("root"), &root)?;
-    store.put_layer(&key("boot"), &boot)?;
-    Ok((root, boot))
 }
 
 /// Fixed numbers that the base states for what its packages create.

@@ -14,17 +14,18 @@ use crate::overlay::Overlay;
 use crate::store::Store;
 use crate::tree::{Inode, Kind, Meta, Object, Time, Tree, TreePath};
 
+use super::base::PreparedBase;
 use super::image::DiskIds;
 
 /// Raised when the same root gives another initramfs or packed kernel.
-const RECIPE: &str = "boot payload 2";
+const RECIPE: &str = "boot payload 3";
 
 /// What boot files are made of.
 pub struct Parts<'a> {
     /// The node's root.
     pub root: &'a Tree,
-    /// What the base brings for the boot partition.
-    pub base_boot: &'a Tree,
+    /// The base, with what it brings for the boot partition.
+    pub base: &'a PreparedBase,
     /// The node's overlays in order.
     pub overlays: &'a [&'a Overlay],
     /// Its cluster, for disk ids and the server.
@@ -47,7 +48,7 @@ pub fn boot_tree(
         cluster::Model::Pi4 => Model::Pi4,
         cluster::Model::Pi5 => Model::Pi5,
     };
-    let (kernel, note) = kernel::choose(parts.root, model);
+    let (kernel, note) = kernel::choose(parts.root, &parts.base.kernels, model);
     let (payload, mut warnings) = match kernel {
         Some(kernel) => payload(parts, kernel, store, progress)?,
         None => (Payload::default(), Vec::new()),
@@ -61,7 +62,7 @@ pub fn boot_tree(
         server: server(parts, ram),
         consoles: Vec::new(),
     };
-    let mut made = boot::assemble(parts.root, parts.base_boot, &node, &payload, store, parts.epoch)
+    let mut made = boot::assemble(parts.root, &parts.base.boot, &node, &payload, store, parts.epoch)
         .context("putting the boot files together")?;
     warnings.extend(note);
     warnings.append(&mut made.warnings);
@@ -94,7 +95,8 @@ fn payload(
     }
     progress.say(&format!("making the initramfs of kernel {}", kernel.version));
     let image = kernel::pack(store, &kernel).context("packing the kernel")?;
-    let options = initramfs::Options { kernel: kernel.version.clone(), compression: None };
+    let busybox = parts.base.busybox.clone();
+    let options = initramfs::Options { kernel: kernel.version.clone(), compression: None, busybox };
     let (initramfs, warnings) = match initramfs::build(parts.root, store, &options) {
         Ok((object, _)) => (Some(object), Vec::new()),
         // A root that brings a kernel and no busybox still builds: its own boot files may do.
@@ -119,6 +121,9 @@ fn key(parts: &Parts, kernel: &kernel::Kernel) -> anyhow::Result<Digest> {
         .with(initramfs::INIT.as_bytes())
         .with(kernel.version.as_bytes())
         .with(kernel.image.digest.bytes());
+    if let Some(busybox) = &parts.base.busybox {
+        key = key.with(busybox.digest.bytes());
+    }
     for (name, text, _) in initramfs::NETBOOT {
         key = key.with(name.as_bytes()).with(text.as_bytes());
     }

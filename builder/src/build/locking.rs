@@ -7,20 +7,28 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::base::fetch::Fetcher;
 use crate::base::fit::{Locked, Misfit};
 use crate::base::lock;
+use crate::base::mirror::Mirrors;
 use crate::base::nearby::Nearby;
 use crate::base::resolve::{self, Renew, Request};
+use crate::base::root_apt::Ground;
 use crate::base::{Base, Want, Wanted, WantedArtifact, WantedSet, artifact};
 use crate::hint::Hint;
 use crate::io::progress::Progress;
 use crate::overlay::{self, Description};
+use crate::store::Store;
+
+use super::import;
 
 /// How a lock is come by.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
     /// The folder of bases and locks.
     pub images: &'a Path,
+    /// The store, which an image is imported into to see what packages it has.
+    pub store: &'a Store,
     /// The cache of downloads.
     pub cache: &'a Path,
     /// Where upstream files are looked for before upstream.
@@ -117,8 +125,9 @@ pub fn lock(
         let lock = Locked::new(old, &wanted).map_err(|misfits| unfit(&path, &base, &misfits))?;
         return Ok(Found { lock: lock.lock().clone(), base, changes: Vec::new(), missing: Vec::new() });
     }
-    let request = Request {
+    let mut request = Request {
         wanted,
+        ground: None,
         cache: options.cache,
         nearby: options.nearby,
         old: old.as_ref(),
@@ -127,6 +136,8 @@ pub fn lock(
         offline: options.offline,
         progress,
     };
+    let ground = if request.kept().is_none() { ground(&base, options, progress)? } else { None };
+    request.ground = ground.as_ref();
     let outcome = resolve::lock(&request).map_err(|e| {
         let hint = Hint(e.hint().to_owned());
         anyhow::Error::new(e).context(hint).context(format!("locking the base `{}`", base.name))
@@ -140,6 +151,19 @@ pub fn lock(
     }
     let missing = outcome.missing.iter().map(ToString::to_string).collect();
     Ok(Found { base, lock: outcome.lock, changes: outcome.changes, missing })
+}
+
+/// What the packages of a base are resolved on.
+fn ground(base: &Base, options: &Options, progress: &Progress) -> anyhow::Result<Option<Ground>> {
+    if let Some(apt) = base.apt() {
+        return Ok(Some(Ground { apt: apt.clone(), status: Vec::new() }));
+    }
+    let Some(image) = base.image() else { return Ok(None) };
+    let fetcher =
+        Fetcher::new(options.cache, Mirrors::default(), options.offline, progress).near(options.nearby);
+    let imported = import::import(base, &image.pinned, &fetcher, options.store, progress)
+        .with_context(|| format!("looking at the packages of the base `{}`", base.name))?;
+    import::ground(base, &options.store.tree(&imported.root)?, options.store)
 }
 
 fn unfit(path: &Path, base: &Base, misfits: &[Misfit]) -> anyhow::Error {

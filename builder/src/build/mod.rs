@@ -7,6 +7,7 @@ mod assemble;
 mod base;
 pub mod boot;
 pub mod image;
+pub mod import;
 pub mod locking;
 pub mod node;
 mod output;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use super::base::Set;
 use super::xattrs;
 use crate::base::firstboot;
 use crate::cluster::Node;
@@ -19,8 +20,9 @@ use crate::manifest;
 use crate::origin::Origins;
 use crate::overlay::{self, Description, Overlay};
 use crate::store::Store;
-use crate::tree::Tree;
+use crate::tree::diff::Change;
 use crate::tree::layer::Layer;
+use crate::tree::{Tree, TreePath};
 
 /// What a root is made of.
 pub struct Parts<'a> {
@@ -48,11 +50,20 @@ pub struct Root {
     pub overlays: Vec<manifest::Overlay>,
 }
 
-/// Lays everything over `below`.
-pub fn root(parts: &Parts, below: &Tree, store: &Store) -> anyhow::Result<Root> {
+/// Lays everything over what the node's package set gives.
+pub fn root(parts: &Parts, set: &Set, store: &Store) -> anyhow::Result<Root> {
     let Description { cluster, overlays } = parts.description;
     let values = Values::new(cluster, overlays, parts.node);
-    let mut made = Root { tree: below.clone(), origins: Origins::default(), overlays: Vec::new() };
+    let tree = Tree::clone(&set.tree);
+    let mut made = Root { tree, origins: Origins::default(), overlays: Vec::new() };
+    for change in &set.changes {
+        // Which package has the path is in dpkg's own lists; what scripts made and changed is not.
+        let origin = "the packages of the node's overlays, or their scripts";
+        match change {
+            Change::Removed(path) => made.origins.note_removed(path, origin),
+            Change::Added(path) | Change::Changed(path, _) => made.origins.note(path, origin),
+        }
+    }
     let name = parts.node.name.as_str();
     if parts.official {
         let layer = firstboot::layer(&made.tree, store).context("switching off the image's first boot")?;
@@ -93,9 +104,18 @@ pub fn root(parts: &Parts, below: &Tree, store: &Store) -> anyhow::Result<Root> 
 }
 
 fn merge(made: &mut Root, layer: &Layer, origin: &str) -> anyhow::Result<()> {
+    let at = |tree: &Tree, path: &TreePath| tree.resolve(path, false).unwrap_or_else(|| path.clone());
+    for path in layer.whiteouts() {
+        let at = at(&made.tree, path);
+        made.origins.note_removed(&at, origin);
+    }
+    // A directory that only holds others is the layer's where there was none.
+    let here = |path: &TreePath| made.tree.get(&at(&made.tree, path)).is_some();
+    let given = layer.tree().iter().map(|(path, _, _)| path);
+    let given: Vec<&TreePath> = given.filter(|path| !layer.is_implied(path) || !here(path)).collect();
     layer.merge_onto(&mut made.tree)?;
-    for (path, _, _) in layer.tree().iter().filter(|(path, _, _)| !layer.is_implied(path)) {
-        let at = made.tree.resolve(path, false).unwrap_or_else(|| path.clone());
+    for path in given {
+        let at = at(&made.tree, path);
         made.origins.note(&at, origin);
     }
     Ok(())

@@ -5,18 +5,20 @@
 
 use anyhow::Context;
 
+use crate::archive::deb;
 use crate::base::fetch::Fetcher;
-use crate::base::lock::{BASE_SET, Lock, Package};
-use crate::base::{Apt, Base};
+use crate::base::lock::{BASE_SET, INITRAMFS_SET, Lock, Package};
+use crate::base::resolve::BUSYBOX;
 use crate::digest::{Digest, Key};
+use crate::initramfs;
 use crate::io::progress::Progress;
 use crate::kmod;
 use crate::layer::packages::{Install, LocalDeb, Seed, install};
 use crate::store::Store;
-use crate::tree::{Meta, Time, Tree, TreePath, dump};
+use crate::tree::{Meta, Object, Time, Tree, TreePath, dump};
 
 /// Raised when the same packages give other trees: every cached package layer is made anew.
-const RECIPE: &str = "package layer 1";
+const RECIPE: &str = "package layer 2";
 
 /// What package layers are made with.
 #[derive(Clone, Copy)]
@@ -27,10 +29,8 @@ pub struct Maker<'a> {
     pub fetcher: &'a Fetcher,
     /// What is installed.
     pub lock: &'a Lock,
-    /// The base's own settings.
-    pub base: &'a Base,
-    /// Its archive.
-    pub apt: &'a Apt,
+    /// Debian's name of the architecture.
+    pub architecture: &'a str,
     /// Where progress is shown.
     pub progress: &'a Progress,
     /// Shows what package scripts print.
@@ -38,20 +38,42 @@ pub struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// The tree with the base's packages.
-    pub fn base(&self, seed: &Seed) -> anyhow::Result<Digest> {
+    /// The tree with the base's packages, over what was imported, or over nothing.
+    pub fn base(&self, imported: Option<Digest>, seed: &Seed) -> anyhow::Result<Digest> {
+        if let Some(imported) = imported {
+            return self.set(&imported, BASE_SET, seed);
+        }
         let empty = Tree::new(Meta::root_owned(0o755, Time::seconds(self.epoch())));
         let digest = dump::digest(&empty);
         self.layer(&digest, || Ok(empty), BASE_SET, seed).context("making the base layer")
     }
 
-    /// The tree with a set's packages over that of the base.
-    pub fn set(&self, base: &Digest, name: &str, seed: &Seed) -> anyhow::Result<Digest> {
+    /// The tree with a set's packages over another.
+    pub fn set(&self, below: &Digest, name: &str, seed: &Seed) -> anyhow::Result<Digest> {
         if self.lock.packages_of(name).is_empty() {
-            return Ok(*base);
+            return Ok(*below);
         }
-        self.layer(base, || Ok(self.store.tree(base)?), name, seed)
+        self.layer(below, || Ok(self.store.tree(below)?), name, seed)
             .with_context(|| format!("making the package layer of `{name}`"))
+    }
+
+    /// The busybox that is locked for the initramfs alone, taken out of its package once.
+    pub fn busybox(&self) -> anyhow::Result<Option<Object>> {
+        let packages = self.lock.packages_of(INITRAMFS_SET);
+        let Some(package) = packages.iter().find(|p| p.name == BUSYBOX) else { return Ok(None) };
+        let key = Key::new("busybox 1").with(package.sha256.bytes()).finish();
+        let tree = match self.store.layer(&key)? {
+            Some(found) => self.store.tree(&found)?,
+            None => {
+                let files = self.fetcher.packages(&[package], self.lock.epoch)?;
+                let file = files.first().context("a package without its file")?;
+                let tree = deb::read(file, self.store).context("unpacking a busybox")?.data.tree().clone();
+                self.store.put_layer(&key, &self.store.put_tree(&tree)?)?;
+                tree
+            }
+        };
+        let found = initramfs::find_busybox(&tree).map(|(_, object)| object.clone());
+        Ok(Some(found.with_context(|| format!("the package `{BUSYBOX}` has no busybox"))?))
     }
 
     /// The newest time in any tree: that of the archive's state when it was locked.
@@ -94,7 +116,7 @@ impl Maker<'_> {
             debs: &debs,
             seed,
             epoch: self.epoch(),
-            architecture: &self.apt.architecture,
+            architecture: self.architecture,
             progress: self.progress,
         })?;
         if self.verbose {
@@ -120,7 +142,7 @@ impl Maker<'_> {
         let mut key = Key::new(RECIPE)
             .with(below.bytes())
             .with(&self.epoch().to_le_bytes())
-            .with(self.apt.architecture.as_bytes())
+            .with(self.architecture.as_bytes())
             .with(&seed.to_bytes());
         for package in packages {
             key = key

@@ -68,6 +68,7 @@ impl Build {
             nodes: super::project::pick(&description, &self.nodes)?,
             locking: locking::Options {
                 images: &project.images,
+                store: &store,
                 cache: &project.cache,
                 nearby: &nearby,
                 locked: self.locked,

@@ -11,9 +11,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::{Global, project::Project, select};
+use crate::boot::{INITRAMFS, KERNEL, config_txt};
 use crate::io::atomic;
-use crate::store::{Generation, Store};
-use crate::tree::{Kind, Tree, TreePath, dump};
+use crate::store::Store;
+use crate::tree::{Inode, Kind, Tree, TreePath, dump};
 
 /// Take parts of a generation out: the root as tar or as text, the boot files
 ///
@@ -68,23 +69,30 @@ impl Export {
         if let Some(dir) = &self.boot {
             write_out(&store.tree(&generation.boot)?, &store, dir)?;
         }
-        for (file, name) in [
-            (&self.kernel, crate::boot::KERNEL),
-            (&self.initramfs, crate::boot::INITRAMFS),
-            (&self.cmdline, "cmdline.txt"),
-        ] {
-            if let Some(file) = file {
-                boot_file(&store, &generation, name, file)?;
-            }
+        if self.kernel.is_some() || self.initramfs.is_some() || self.cmdline.is_some() {
+            self.boot_files(&store, &store.tree(&generation.boot)?)?;
         }
         Ok(ExitCode::SUCCESS)
     }
+
+    fn boot_files(&self, store: &Store, boot: &Tree) -> anyhow::Result<()> {
+        // An image keeps the name that its kernel has.
+        let config = boot.get(&TreePath::new("config.txt")?).and_then(Inode::object);
+        let config = config.map(|object| store.read_object(object)).transpose()?.unwrap_or_default();
+        let config = String::from_utf8_lossy(&config);
+        let kernel = config_txt::kernel(&config).unwrap_or(KERNEL);
+        let files = [(&self.kernel, kernel), (&self.initramfs, INITRAMFS), (&self.cmdline, "cmdline.txt")];
+        for (file, name) in files {
+            if let Some(file) = file {
+                boot_file(store, boot, name, file)?;
+            }
+        }
+        Ok(())
+    }
 }
 
-fn boot_file(store: &Store, generation: &Generation, name: &str, file: &Path) -> anyhow::Result<()> {
-    let boot = store.tree(&generation.boot)?;
-    let inode = boot.get(&TreePath::new(name)?);
-    let Some(object) = inode.and_then(|inode| inode.object()) else {
+fn boot_file(store: &Store, boot: &Tree, name: &str, file: &Path) -> anyhow::Result<()> {
+    let Some(object) = boot.get(&TreePath::new(name)?).and_then(Inode::object) else {
         bail!("the boot tree has no `{name}`: the node's base has no kernel");
     };
     to_file(file, &mut |out| {

@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use super::{Global, project::Project, report};
 use crate::base::resolve::Renew;
 use crate::build::locking;
+use crate::store::Store;
 
 /// Resolve packages and artifacts to exact bytes
 ///
@@ -54,10 +56,13 @@ impl Lock {
         bases.sort();
         bases.dedup();
         let nearby = project.nearby(&description);
+        // An image is looked at in there.
+        let store = Store::open(&project.store).context("opening the store")?;
         let mut rows = Vec::new();
         for base in bases {
             let options = locking::Options {
                 images: &project.images,
+                store: &store,
                 cache: &project.cache,
                 nearby: &nearby,
                 locked: false,

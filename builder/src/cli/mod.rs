@@ -5,6 +5,8 @@
 mod adopt;
 mod artifacts;
 mod build;
+mod cache;
+mod carry;
 mod check;
 mod completions;
 mod diff;
@@ -122,6 +124,7 @@ enum Command {
     Diff(diff::Diff),
     Why(why::Why),
     Artifacts(artifacts::Artifacts),
+    Cache(cache::Cache),
     Overlays(overlays::Overlays),
     Serve(serve::Serve),
     Status(status::Status),
@@ -165,6 +168,7 @@ pub fn main() -> ExitCode {
             Command::Diff(c) => c.run(global),
             Command::Why(c) => c.run(global),
             Command::Artifacts(c) => c.run(global),
+            Command::Cache(c) => c.run(global),
             Command::Overlays(c) => c.run(global),
             Command::Serve(c) => c.run(global),
             Command::Status(c) => c.run(global),
@@ -222,6 +226,8 @@ mod tests {
         check::<Vec<super::artifacts::list::Row>>("output-artifacts");
         check::<Vec<super::artifacts::import::Row>>("output-artifacts-import");
         check::<Vec<super::artifacts::export::Row>>("output-artifacts-export");
+        check::<Vec<super::cache::export::Row>>("output-cache-export");
+        check::<Vec<super::cache::import::Row>>("output-cache-import");
         check::<Vec<super::overlays::Row>>("output-overlays");
         check::<crate::serve::status::Status>("output-status");
         check::<super::doctor::Report>("output-doctor");

@@ -16,6 +16,8 @@ use crate::store::Store;
 use crate::tree::TreePath;
 
 /// Tell which overlay, package or artifact put a file on a node
+///
+/// Or took it away, when an imported base had it.
 #[derive(Args, Debug)]
 pub struct Why {
     /// The path on the node
@@ -40,12 +42,13 @@ impl Why {
         let root = store.tree(&generation.root)?;
         let asked = TreePath::new(&self.path)?;
         let path = root.resolve(&asked, false).unwrap_or(asked);
-        if root.get(&path).is_none() {
+        let origins: Origins = serde_json::from_slice(&generation.origins).context("reading the origins")?;
+        let origins = origins.of(&root, &store)?.why(&path);
+        if origins.is_empty() {
             let dump = format!("run `gt-image export --node {} --dump -` to see all paths", self.node);
             return Err(anyhow::anyhow!("node `{}` has no `{path}`", self.node).context(Hint(dump)));
         }
-        let origins: Origins = serde_json::from_slice(&generation.origins).context("reading the origins")?;
-        let answer = Answer { path: path.to_string(), origins: origins.why(&path, &root, &store)? };
+        let answer = Answer { path: path.to_string(), origins };
         if global.json {
             report::json(&answer)?
         } else {
@@ -59,13 +62,8 @@ fn text(answer: &Answer) -> String {
     let mut out = format!("{}\n", answer.path);
     let last = answer.origins.len().saturating_sub(1);
     for (i, origin) in answer.origins.iter().enumerate() {
-        let what = match origin {
-            Origin::Package { name } => format!("package {name}"),
-            Origin::Layer { name } => name.clone(),
-            Origin::Base => "the base: an imported file, or made by a package's script".into(),
-        };
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "  {what}{}", if i < last { ", then replaced or changed by" } else { "" });
+        let _ = writeln!(out, "  {origin}{}", if i < last { ", then replaced or changed by" } else { "" });
     }
     out
 }

@@ -44,6 +44,8 @@ pub struct Options {
     pub kernel: String,
     /// `None` decides by the kernel's `/boot/config-<version>`.
     pub compression: Option<Compression>,
+    /// A busybox that is not the root's; `None` takes that.
+    pub busybox: Option<Object>,
 }
 
 /// Something the user should know that is no error.
@@ -109,7 +111,7 @@ pub fn build(root: &Tree, store: &Store, options: &Options) -> Result<(Object, V
     for &(name, text, executable) in NETBOOT {
         archive.insert(name, Entry::File { bytes: text.as_bytes().into(), executable });
     }
-    add_busybox(root, store, &mut archive)?;
+    add_busybox(root, store, options.busybox.as_ref(), &mut archive)?;
     let mut notes = add_modules(root, store, &options.kernel, &mut archive)?;
     let compression = match options.compression {
         Some(compression) => compression,
@@ -180,8 +182,17 @@ const APPLETS: &[&str] = &[
     "xxd",
 ];
 
-fn add_busybox(root: &Tree, store: &Store, archive: &mut Archive) -> Result<(), InitramfsError> {
-    let (path, object) = find_busybox(root).ok_or(InitramfsError::NoBusybox)?;
+fn add_busybox(
+    root: &Tree,
+    store: &Store,
+    given: Option<&Object>,
+    archive: &mut Archive,
+) -> Result<(), InitramfsError> {
+    let own = || find_busybox(root).ok_or(InitramfsError::NoBusybox);
+    let (path, object) = match given {
+        Some(object) => (TreePath::new("usr/bin/busybox").map_err(KmodError::Path)?, object),
+        None => own()?,
+    };
     let bytes = store.read_object(object)?;
     let wrong = |what: String| InitramfsError::Busybox { path: path.clone(), what };
     if elf::is_dynamic(&bytes).map_err(|e| wrong(e.to_string()))? {
@@ -201,7 +212,8 @@ fn add_busybox(root: &Tree, store: &Store, archive: &mut Archive) -> Result<(), 
     Ok(())
 }
 
-fn find_busybox(root: &Tree) -> Option<(TreePath, &Object)> {
+/// The busybox of a root, or of the files of its package.
+pub fn find_busybox(root: &Tree) -> Option<(TreePath, &Object)> {
     ["usr/bin/busybox", "bin/busybox"].into_iter().find_map(|path| {
         let path = root.resolve(&TreePath::new(path).ok()?, true)?;
         let object = root.get(&path).and_then(Inode::object)?;

@@ -42,7 +42,7 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn options() -> Options {
-    Options { kernel: "6.1".into(), compression: None }
+    Options { kernel: "6.1".into(), compression: None, busybox: None }
 }
 
 fn try_build(files: &[(&str, Vec<u8>)]) -> Result<(Vec<u8>, Vec<Note>), InitramfsError> {

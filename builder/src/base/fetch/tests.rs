@@ -22,6 +22,7 @@ fn package(name: &str, bytes: &[u8]) -> Package {
         sha256: Digest::of(bytes),
         size: u64::try_from(bytes.len()).unwrap(),
         essential: false,
+        unarchived: false,
     }
 }
 

@@ -2,7 +2,7 @@ use std::fs;
 
 use super::super::artifact::Wheel;
 use super::super::testing::{Archive, Server, wanted_artifact, wants};
-use super::super::{Base, Source, WantedSet};
+use super::super::{Base, Image, Keys, Location, Mirror, Pinned, Source, WantedSet};
 use super::*;
 use crate::digest::Digest;
 
@@ -17,6 +17,11 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("libmunge", "0.5", ""),
     ("broken", "1", "Depends: absent\n"),
 ];
+
+/// What a base of kind `apt` is resolved on, for as long as the test runs.
+fn ground(base: &Base) -> Option<&'static Ground> {
+    base.apt().map(|apt| &*Box::leak(Box::new(Ground { apt: apt.clone(), status: Vec::new() })))
+}
 
 fn base(archive: &Archive) -> Base {
     let source = Source::Apt(archive.apt(&["shell"]));
@@ -38,7 +43,17 @@ fn request<'a>(
     // What is known of hosts is each test's own.
     let nearby = Box::leak(Box::default());
     let renew = Renew::Unfit;
-    Request { wanted, cache, nearby, old: None, renew, keep_going: false, offline: false, progress }
+    Request {
+        wanted,
+        ground: ground(base),
+        cache,
+        nearby,
+        old: None,
+        renew,
+        keep_going: false,
+        offline: false,
+        progress,
+    }
 }
 
 fn set_of<'a>(lock: &'a Lock, name: &str) -> Vec<&'a str> {
@@ -74,6 +89,66 @@ fn judge_apt_resolves_sets_to_exact_bytes() {
     for (package, path) in all.iter().zip(paths) {
         assert_eq!(Digest::of(&fs::read(path).unwrap()), package.sha256);
     }
+}
+
+/// An image that has some of the packages, older ones among them, and a base of it.
+fn image(archive: &Archive) -> (Base, Ground) {
+    let mut apt = archive.apt(&[]);
+    apt.suites[0].archive = "raspberrypi".into();
+    apt.suites[0].mirrors = vec![Mirror::Root(format!("file://{}", archive.path("debian").display()))];
+    let there = [("core", "1"), ("libcore", "1:2.0+x~1"), ("shell", "4"), ("cron", "2"), ("lib", "1")];
+    let stanza = |(name, version): (&str, &str)| {
+        format!(
+            "Package: {name}\nStatus: install ok installed\nArchitecture: arm64\nVersion: {version}\n\
+             Maintainer: T <t@example.org>\nDescription: x\n\n"
+        )
+    };
+    let status: String = there.into_iter().map(stanza).collect();
+    let pinned = Pinned { location: Location::Path("/x.img".into()), sha256: Digest::of(b"image") };
+    let image = Image {
+        pinned,
+        mirrors: vec![],
+        archives: BTreeMap::new(),
+        without: vec!["other".into()],
+        snapshot: None,
+        packages: vec![],
+        exclude: vec![],
+    };
+    let (ids, groups, source) = (BTreeMap::new(), BTreeMap::new(), Source::DiskImage(image));
+    let base = Base { name: "i".into(), file: "images/i.toml".into(), ids, groups, source };
+    (base, Ground { apt, status: status.into_bytes() })
+}
+
+#[test]
+fn judge_on_an_image_only_what_is_not_there_comes() {
+    let mut packages = PACKAGES.to_vec();
+    packages.extend([
+        (BUSYBOX, "1", "Conflicts: cron\n"),
+        ("lib", "2", ""),
+        ("tools", "2", "Depends: lib (= 2)\n"),
+    ]);
+    let Some(archive) = Archive::new(&packages) else { return };
+    let ((base, ground), cache, progress) = (image(&archive), archive.cache(), Progress::off());
+    let mut sets = sets(&["munge", "shell", "cron"]);
+    sets.push(WantedSet { name: "tools".into(), wants: wants(&["tools"]) });
+    let request = Request { ground: Some(&ground), ..request(&base, &sets, &cache, &progress) };
+    let made = lock(&request).unwrap().lock;
+    assert_eq!(set_of(&made, "worker"), ["libmunge", "munge"], "what is there stays as it is");
+    assert_eq!(set_of(&made, "tools"), ["lib", "tools"], "unless something new needs another version");
+    assert_eq!(set_of(&made, INITRAMFS_SET), [BUSYBOX], "whatever it conflicts with");
+    assert!(set_of(&made, "base").is_empty());
+    assert!(made.packages.iter().all(|p| p.unarchived && !p.essential && p.archive == "raspberrypi"));
+    assert_eq!((made.image, made.without.len()), (Some(Digest::of(b"image")), 1));
+    assert_eq!(Lock::parse("l", &made.to_string()).unwrap(), made);
+    // The image answers for its suites, so nothing is looked at again.
+    let again = Request { old: Some(&made), ground: None, ..request };
+    assert_eq!(again.kept(), Some(&made));
+    let mut other = base.clone();
+    if let Source::DiskImage(image) = &mut other.source {
+        image.without.clear();
+    }
+    let wanted = Wanted { base: &other, ..request.wanted };
+    assert_eq!(Request { wanted, old: Some(&made), ..request }.kept(), None);
 }
 
 #[test]
@@ -149,7 +224,7 @@ fn judge_a_key_that_is_not_ours_is_refused() {
     let (mut base, cache, progress) = (base(&archive), archive.cache(), Progress::off());
     for (keyring, missing) in [(other.keyring(), false), ("/nonexistent/key.gpg".into(), true)] {
         if let Source::Apt(apt) = &mut base.source {
-            apt.keyring = keyring;
+            apt.suites[0].keys = Keys::File(keyring);
         }
         let error = lock(&request(&base, &[], &cache, &progress)).unwrap_err();
         assert_eq!(matches!(error, LockError::Apt(AptError::NoKeyring { .. })), missing, "{error}");
@@ -161,7 +236,7 @@ fn judge_a_key_that_is_not_ours_is_refused() {
 fn judge_a_dead_mirror_is_passed_over() {
     let Some(archive) = Archive::new(PACKAGES) else { return };
     let (mut base, cache, progress) = (base(&archive), archive.cache(), Progress::off());
-    let dead = super::super::Mirror::Url("file:///nonexistent/debian".into());
+    let dead = Mirror::Url("file:///nonexistent/debian".into());
     if let Source::Apt(apt) = &mut base.source {
         apt.suites[0].mirrors.insert(0, dead);
     }
@@ -200,10 +275,7 @@ fn judge_wants_that_cannot_be_are_told() {
 
 /// A base without an archive, for tests of artifacts.
 fn plain() -> Base {
-    let pinned = super::super::Pinned {
-        location: super::super::Location::Path("/x.tar".into()),
-        sha256: Digest::of(b""),
-    };
+    let pinned = Pinned { location: Location::Path("/x.tar".into()), sha256: Digest::of(b"") };
     let (ids, groups) = (BTreeMap::new(), BTreeMap::new());
     Base { name: "t".into(), file: "images/t.toml".into(), ids, groups, source: Source::Tar(pinned) }
 }
@@ -218,7 +290,17 @@ fn artifact_request<'a>(
     // What is known of hosts is each test's own.
     let nearby = Box::leak(Box::default());
     let renew = Renew::Unfit;
-    Request { wanted, cache, nearby, old: None, renew, keep_going: false, offline: false, progress }
+    Request {
+        wanted,
+        ground: ground(base),
+        cache,
+        nearby,
+        old: None,
+        renew,
+        keep_going: false,
+        offline: false,
+        progress,
+    }
 }
 
 #[test]
@@ -391,8 +473,8 @@ fn a_pinned_base_is_checked_where_it_is() {
     fs::write(&file, "tar").unwrap();
     let fetcher = Fetcher::new(dir.path(), Mirrors::default(), false, &progress);
     let url = format!("file://{}", file.display());
-    for location in [super::super::Location::Path(file.clone()), super::super::Location::Url(url)] {
-        let mut pinned = super::super::Pinned { location, sha256: Digest::of(b"tar") };
+    for location in [Location::Path(file.clone()), Location::Url(url)] {
+        let mut pinned = Pinned { location, sha256: Digest::of(b"tar") };
         let path = fetcher.pinned("base `t`", &pinned).unwrap();
         assert_eq!(fs::read(path).unwrap(), b"tar");
         pinned.sha256 = Digest::of(b"other");

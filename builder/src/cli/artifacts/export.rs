@@ -2,10 +2,8 @@
 //! Must not know: networks.
 //! Spec: docs/artifacts.md; `sha256sum -c` reads the list that is written.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -13,13 +11,11 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::super::carry::{self, File};
 use super::super::{Global, project::Project, report};
 use crate::base::artifact::Origin;
 use crate::base::fetch::FetchError;
 use crate::base::lock::Artifact;
-use crate::base::nearby::SUMS;
-use crate::digest::Digest;
-use crate::io::atomic;
 use crate::overlay::Description;
 
 /// Copy artifacts that are here into a folder, for another machine
@@ -78,58 +74,27 @@ impl Export {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Copies the files and notes them in the list, beside what it has of others.
+    /// Copies the files, each under a name of its own.
     fn write(&self, here: &[(&Artifact, PathBuf)]) -> anyhow::Result<Vec<Row>> {
-        fs::create_dir_all(&self.folder)?;
-        let list = self.folder.join(SUMS);
-        let mut sums = read_sums(&list);
-        let (mut rows, mut taken) = (Vec::new(), BTreeSet::new());
+        let (mut rows, mut files, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (artifact, from) in here {
             let mut name = filename(artifact);
             if !taken.insert(name.clone()) {
                 name = format!("{}-{name}", artifact.name);
                 taken.insert(name.clone());
             }
-            let to = self.folder.join(&name);
-            let hex = artifact.sha256.hex();
-            // A second export to a stick need not write what is there.
-            let there = fs::File::open(&to)
-                .ok()
-                .and_then(|mut file| Digest::of_reader(&mut file).ok())
-                .is_some_and(|digest| digest == artifact.sha256);
-            if !there {
-                copy(from, &to)
-                    .with_context(|| format!("copying `{}` to `{}`", from.display(), to.display()))?;
-            }
-            sums.insert(name, hex.clone());
-            rows.push(Row { artifact: artifact.name.clone(), file: to.display().to_string(), sha256: hex });
+            let sha256 = artifact.sha256;
+            let file = self.folder.join(&name).display().to_string();
+            rows.push(Row { artifact: artifact.name.clone(), file, sha256: sha256.hex() });
+            files.push(File { name, sha256, from: from.clone() });
         }
-        let text: String = sums.iter().map(|(name, hex)| format!("{hex}  {name}\n")).collect();
-        atomic::write_if_changed(&list, text.as_bytes())?;
+        carry::fill(&self.folder, &files)?;
         Ok(rows)
     }
 }
 
-/// Synced, for the next thing that is done with a stick is to pull it out.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut part = atomic::begin(to)?;
-    io::copy(&mut fs::File::open(from)?, &mut part)?;
-    atomic::finish(part, to)
-}
-
-/// Names and digests of a list; a line that is none is dropped.
-fn read_sums(list: &Path) -> BTreeMap<String, String> {
-    let text = fs::read_to_string(list).unwrap_or_default();
-    let pair = |line: &str| {
-        let (hex, name) = line.split_once("  ")?;
-        hex.parse::<Digest>().ok()?;
-        Some((name.to_owned(), hex.to_owned()))
-    };
-    text.lines().filter_map(pair).collect()
-}
-
 /// The name upstream; one like it for a wheel, whose full name only pip knows.
-fn filename(artifact: &Artifact) -> String {
+pub(in crate::cli) fn filename(artifact: &Artifact) -> String {
     match (&artifact.filename, &artifact.source) {
         (Some(name), _) => name.clone(),
         (None, Origin::Wheel(wheel)) => {

@@ -8,21 +8,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::super::{Global, Hint, project::Project, report};
-use crate::base::fetch::Fetcher;
-use crate::base::nearby::SUMS;
+use super::super::{Global, Hint, carry, project::Project, report};
+use crate::base::fetch::{Fetcher, Shelf};
 use crate::build::artifacts::{Used, used};
 use crate::digest::Digest;
 use crate::io::progress::Unit;
 use crate::overlay::Description;
-
-/// Folders in folders that are looked into: a stick may have a copy of a whole disk.
-const DEPTH: usize = 8;
 
 /// Take files into the cache, from a stick for example
 ///
@@ -61,7 +57,7 @@ impl Import {
         let all = used(description)?;
         let mut files = BTreeMap::new();
         for path in &self.paths {
-            collect(path, 0, &mut files).with_context(|| format!("looking into `{}`", path.display()))?;
+            carry::collect(path, &mut files)?;
         }
         let total: u64 = files.values().sum();
         let task = global.progress().task("looking at files", Unit::Bytes, Some(total));
@@ -103,7 +99,7 @@ fn take(file: &Path, all: &[Used], fetcher: &Fetcher) -> anyhow::Result<Row> {
     let sha256 = sha256.with_context(reading)?;
     let known = all.iter().find(|used| used.artifact.sha256 == sha256);
     let path = match known {
-        Some(_) => Some(fetcher.import(file, &sha256)?.display().to_string()),
+        Some(_) => Some(fetcher.import(file, &sha256, Shelf::Artifacts)?.display().to_string()),
         None => None,
     };
     let name = file.file_name().and_then(|name| name.to_str());
@@ -116,26 +112,6 @@ fn take(file: &Path, all: &[Used], fetcher: &Fetcher) -> anyhow::Result<Row> {
         namesake: name.and_then(|_| all.iter().find(same)).map(|used| used.artifact.name.clone()),
         path,
     })
-}
-
-/// Files with their sizes, in the order of their paths. Links are not followed, but for those that are
-/// named; hidden files are left out, and the list of a folder that `export` made.
-fn collect(path: &Path, depth: usize, files: &mut BTreeMap<PathBuf, u64>) -> anyhow::Result<()> {
-    let meta = if depth == 0 { fs::metadata(path)? } else { fs::symlink_metadata(path)? };
-    if meta.is_file() {
-        files.insert(path.to_owned(), meta.len());
-    } else if meta.is_dir() && depth < DEPTH {
-        for entry in fs::read_dir(path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if !name.as_encoded_bytes().starts_with(b".") && name != SUMS {
-                collect(&entry.path(), depth + 1, files)?;
-            }
-        }
-    } else if depth == 0 {
-        bail!("it is neither a file nor a folder");
-    }
-    Ok(())
 }
 
 fn text(rows: &[Row]) -> String {

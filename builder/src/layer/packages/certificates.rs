@@ -22,6 +22,19 @@ const LOCAL: &str = "usr/local/share/ca-certificates";
 const CERTS: &str = "etc/ssl/certs";
 const BUNDLE: &str = "ca-certificates.crt";
 
+/// Whether other certificates are trusted than in the tree below.
+pub(super) fn have_changed(below: &Tree, tree: &Tree) -> Result<bool, InstallError> {
+    for place in [CONF, SHARED, LOCAL].map(place) {
+        let place = place?;
+        let entries =
+            |t: &Tree| t.below(&place).map(|(p, _, i)| (p.clone(), i.kind.clone())).collect::<Vec<_>>();
+        if entries(below) != entries(tree) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Brings `/etc/ssl/certs` up to date with `/etc/ca-certificates.conf` and the local certificates;
 /// does nothing in a tree that lacks that file. What is right already is not touched.
 pub(super) fn update(tree: &mut Tree, store: &Store, epoch: i64) -> Result<(), InstallError> {

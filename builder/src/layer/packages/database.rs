@@ -6,9 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use md5::{Digest as _, Md5};
-
 use super::unpack::Package;
+use super::upgrade::md5;
 use super::{InstallError, triggers};
 use crate::archive::control::{Paragraph, Paragraphs};
 use crate::store::Store;
@@ -55,10 +54,19 @@ pub(super) struct Installed {
     pub version: String,
     /// As in the names of its files: `libc6:arm64`, `adduser`.
     pub qualified: String,
+    /// False for one that was removed and left its configuration.
+    pub is_there: bool,
     pub fields: Paragraph,
 }
 
-/// Packages of the tree below; none when it has no database.
+impl Installed {
+    /// Whether it is this package. One that only one architecture of can be there may change from or to `all`.
+    pub fn is_of(&self, name: &str, architecture: &str) -> bool {
+        self.name == name && (self.architecture == architecture || self.qualified == self.name)
+    }
+}
+
+/// Packages of the tree below, also what is left of removed ones; none when it has no database.
 pub(super) fn read(store: &Store, tree: &Tree) -> Result<Vec<Installed>, InstallError> {
     let path = place(&format!("{ADMIN}/status"))?;
     let Some(object) = tree.get(&path).and_then(Inode::object) else { return Ok(Vec::new()) };
@@ -70,7 +78,9 @@ pub(super) fn read(store: &Store, tree: &Tree) -> Result<Vec<Installed>, Install
         let (name, architecture) = (get("Package"), get("Architecture"));
         let same = fields.get("Multi-Arch") == Some("same");
         let qualified = if same { format!("{name}:{architecture}") } else { name.clone() };
-        found.push(Installed { name, architecture, version: get("Version"), qualified, fields });
+        // `deinstall ok config-files`, or `not-installed`.
+        let is_there = !matches!(get("Status").rsplit(' ').next(), Some("config-files" | "not-installed"));
+        found.push(Installed { name, architecture, version: get("Version"), qualified, is_there, fields });
     }
     Ok(found)
 }
@@ -95,14 +105,31 @@ pub(super) fn owners(
 ) -> Result<BTreeMap<TreePath, String>, InstallError> {
     let mut owners = BTreeMap::new();
     for package in installed {
-        let list = info(tree, store, &package.qualified, "list")?.unwrap_or_default();
-        for line in list.split(|&b| b == b'\n').filter(|l| !l.is_empty()) {
-            if let Some(path) = TreePath::new(line).ok().and_then(|p| tree.resolve(&p, false)) {
-                owners.insert(path, package.name.clone());
-            }
-        }
+        let listed = listed(tree, store, package)?;
+        owners.extend(listed.into_iter().map(|path| (path, package.name.clone())));
     }
     Ok(owners)
+}
+
+/// The paths that a package of the tree below has, as they are in the tree.
+pub(super) fn listed(tree: &Tree, store: &Store, package: &Installed) -> Result<Vec<TreePath>, InstallError> {
+    let list = info(tree, store, &package.qualified, "list")?.unwrap_or_default();
+    let lines = list.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+    Ok(lines.filter_map(|line| tree.resolve(&TreePath::new(line).ok()?, false)).collect())
+}
+
+/// Takes away what the database has of a package, but for its paragraph in `status`.
+pub(super) fn forget(tree: &mut Tree, store: &Store, qualified: &str) -> Result<(), InstallError> {
+    let dir = place(&format!("{ADMIN}/info"))?;
+    let ours = |path: &TreePath| {
+        let rest = path.name().strip_prefix(qualified.as_bytes()).and_then(|rest| rest.strip_prefix(b"."));
+        // `libc6.list`, and not `libc6.1.list`: names of packages have dots too.
+        rest.is_some_and(|kind| !kind.contains(&b'.'))
+    };
+    let doomed: Vec<TreePath> =
+        tree.children(&dir).map(|(path, _, _)| path.clone()).filter(|path| ours(path)).collect();
+    doomed.iter().for_each(|path| _ = tree.remove(path));
+    triggers::forget(tree, store, &place(&format!("{ADMIN}/triggers"))?, qualified)
 }
 
 /// Writes what dpkg knows of `packages` into the tree, all but `status`.
@@ -187,8 +214,7 @@ fn conffiles(package: &Package, store: &Store) -> Result<String, InstallError> {
             package: package.name.clone(),
             what: format!("a configuration file `{line}` that it does not contain"),
         })?;
-        let hash: String =
-            Md5::digest(store.read_object(object)?).iter().map(|b| format!("{b:02x}")).collect();
+        let hash = md5(&store.read_object(object)?);
         out.push_str(&format!("\n {line} {hash}"));
     }
     Ok(out)

@@ -64,16 +64,6 @@ pub enum InstallError {
         /// What is in the way.
         what: String,
     },
-    /// Another version of the package is in the tree below; replacing packages is not supported.
-    #[error("package `{package}` {wanted} is wanted, and the tree below has {found}")]
-    Upgrade {
-        /// The package.
-        package: String,
-        /// The version below.
-        found: String,
-        /// The version of the package file.
-        wanted: String,
-    },
     /// The tree that results is none.
     #[error(transparent)]
     Tree(#[from] TreeError),

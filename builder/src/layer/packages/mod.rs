@@ -17,7 +17,9 @@ mod templates;
 mod triggers;
 mod units;
 mod unpack;
+mod upgrade;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::digest::Digest;
@@ -57,7 +59,7 @@ pub struct Install<'a> {
     /// The tree to install into; an empty one for a base.
     pub below: &'a Tree,
     /// All packages, dependencies included, in any order. Those that are in `below` in the same
-    /// version are passed over.
+    /// version are passed over; one in another version is upgraded.
     pub debs: &'a [LocalDeb],
     /// Users and groups with fixed ids.
     pub seed: &'a Seed,
@@ -88,18 +90,27 @@ pub struct ScriptRun {
 pub fn install(request: &Install) -> Result<(Tree, Vec<ScriptRun>), InstallError> {
     let Install { store, below, progress, .. } = *request;
     let installed = database::read(store, below)?;
-    let wanted = not_yet_installed(request.debs, &installed)?;
+    let wanted = not_yet_installed(request.debs, &installed);
     let packages = unpack::load_all(store, &wanted, progress)?;
     let ordered: Vec<&unpack::Package> =
         order::order(&packages).into_iter().map(|at| &packages[at]).collect();
 
     let mut tree = below.clone();
+    let mut upgrades = Upgrades::new();
+    for package in &ordered {
+        let old =
+            installed.iter().find(|old| old.is_there && old.is_of(&package.name, &package.architecture));
+        if let Some(old) = old {
+            upgrades.insert(old.qualified.clone(), upgrade::begin(&mut tree, store, package, old)?);
+        }
+    }
     lay::lay(&mut tree, store, &ordered, &installed)?;
+    upgrades.values().try_for_each(|upgrade| upgrade::finish(&mut tree, upgrade))?;
     database::write(&mut tree, store, &ordered, Time::seconds(request.epoch))?;
     templates::shorten(&mut tree, store, &ordered, Time::seconds(request.epoch))?;
     seed::write(&mut tree, store, request.seed, request.epoch)?;
 
-    let spec = plan::plan(request, &tree, &ordered, &installed)?;
+    let spec = plan::plan(request, &tree, &ordered, &installed, &upgrades)?;
     let scripts = spec.jobs.iter().map(|job| u64::from(job.preinst) + u64::from(job.postinst)).sum();
     let task = progress.task("configuring", Unit::Items, Some(scripts));
     let sandbox::Outcome { mut tree, log, calls } = sandbox::run(store, &tree, &spec, &task)?;
@@ -109,34 +120,26 @@ pub fn install(request: &Install) -> Result<(Tree, Vec<ScriptRun>), InstallError
     units::apply(&mut tree, store, &calls, time)?;
     hwdb::apply(&mut tree, store, &calls, time)?;
 
-    if plan::certificates_are_ours(&tree) {
+    // Those of an imported root are as its own maker left them, unless there are new ones.
+    if plan::certificates_are_ours(&tree) && certificates::have_changed(below, &tree)? {
         certificates::update(&mut tree, store, request.epoch)?;
     }
-    normalise::normalise(&mut tree, store, request.epoch)?;
+    normalise::normalise(&mut tree, below, store, request.epoch)?;
     Ok((tree, log))
 }
 
-/// The packages that `below` does not have. Another version there is an error: one lock resolves all
-/// layers of a node together, so it cannot come from a lock.
-fn not_yet_installed(
-    debs: &[LocalDeb],
-    installed: &[database::Installed],
-) -> Result<Vec<LocalDeb>, InstallError> {
-    let mut wanted = Vec::new();
-    for deb in debs {
-        let same = |i: &&database::Installed| {
-            i.name == deb.name && (i.architecture == deb.architecture || i.qualified == i.name)
+/// Upgrades by the qualified name of what was below.
+type Upgrades = BTreeMap<String, upgrade::Upgrade>;
+
+/// The packages that `below` does not have, or has in another version.
+fn not_yet_installed(debs: &[LocalDeb], installed: &[database::Installed]) -> Vec<LocalDeb> {
+    let same = |deb: &&LocalDeb| {
+        let there = |old: &database::Installed| {
+            old.is_there && old.is_of(&deb.name, &deb.architecture) && old.version == deb.version
         };
-        match installed.iter().find(same) {
-            None => wanted.push(deb.clone()),
-            Some(old) if old.version == deb.version => {}
-            Some(old) => {
-                let (package, found, wanted) = (deb.name.clone(), old.version.clone(), deb.version.clone());
-                return Err(InstallError::Upgrade { package, found, wanted });
-            }
-        }
-    }
-    Ok(wanted)
+        !installed.iter().any(there)
+    };
+    debs.iter().filter(same).cloned().collect()
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
-//! Takes away what differs from one installation to the next, and what only a running machine needs.
+//! Takes away what differs from one installation to the next, and what only a running machine needs. What
+//! was there before the installation stays, or becomes again, as it was: it may be somebody else's.
 //! Must not know: which packages are installed.
 //! Spec: design.md section 6; machine-id(5) for an image: the file is there and empty.
 
-use super::database::put;
+use std::collections::HashSet;
+
+use super::database::{place, put};
 use super::{CHANGED, InstallError};
 use crate::store::Store;
 use crate::tree::{Inode, Kind, Meta, Time, Tree, TreePath};
@@ -47,44 +50,81 @@ const EMPTIED: [&str; 4] = ["tmp", "run", "var/tmp", "root/.cache"];
 const WITHOUT_FILES: [&str; 5] =
     ["var/log/", "var/lib/apt/lists/", "var/cache/apt/", "var/cache/man/", "var/backups/"];
 
-/// Makes the tree the same in every build. Times that a script set become `epoch`, in seconds, as do
-/// later ones.
-pub(super) fn normalise(tree: &mut Tree, store: &Store, epoch: i64) -> Result<(), InstallError> {
+/// Makes what packages made over `below` the same in every build. Times that a script set become `epoch`, in
+/// seconds, as do later ones.
+pub(super) fn normalise(
+    tree: &mut Tree,
+    below: &Tree,
+    store: &Store,
+    epoch: i64,
+) -> Result<(), InstallError> {
     for path in REMOVED {
-        remove(tree, path);
+        take_back(tree, below, &place(path)?)?;
     }
     for dir in EMPTIED {
-        let doomed: Vec<TreePath> = match TreePath::new(dir) {
-            Ok(dir) => tree.children(&dir).map(|(path, _, _)| path.clone()).collect(),
-            Err(_) => continue,
-        };
-        for path in doomed {
-            tree.remove(&path);
+        let dir = place(dir)?;
+        // Of both: what a script has removed comes back.
+        let children: Vec<TreePath> =
+            [&*tree, below].iter().flat_map(|t| t.children(&dir)).map(|(path, _, _)| path.clone()).collect();
+        for path in children {
+            take_back(tree, below, &path)?;
         }
     }
-    remove_matching(tree);
+    take_back_matching(tree, below)?;
     let time = Time::seconds(epoch);
-    if TreePath::new("etc/machine-id").is_ok_and(|path| tree.get(&path).is_some()) {
+    let path = place("etc/machine-id")?;
+    if below.get(&path).is_some() {
+        take_back(tree, below, &path)?;
+    } else if tree.get(&path).is_some() {
         put(tree, store, "etc/machine-id", b"", Meta::root_owned(0o444, time))?;
     }
-    shadow(tree, store, epoch)?;
-    let paths: Vec<TreePath> = tree.iter().map(|(path, _, _)| path.clone()).collect();
-    for path in paths {
-        if let Some(meta) = tree.meta_mut(&path).filter(|m| m.mtime == CHANGED || m.mtime > time) {
-            meta.mtime = time;
+    shadow(tree, below, store, epoch)?;
+    times(tree, below, time);
+    Ok(())
+}
+
+fn times(tree: &mut Tree, below: &Tree, time: Time) {
+    let paths: Vec<(TreePath, Option<Time>)> = tree
+        .iter()
+        .filter(|(_, _, inode)| inode.meta.mtime == CHANGED || inode.meta.mtime > time)
+        .map(|(path, _, inode)| {
+            let old = below
+                .get(path)
+                .filter(|old| old.meta.mtime == inode.meta.mtime || same_names(tree, below, path));
+            (path.clone(), old.map(|old| old.meta.mtime))
+        })
+        .collect();
+    for (path, old) in paths {
+        if let Some(meta) = tree.meta_mut(&path) {
+            meta.mtime = old.unwrap_or(time);
+        }
+    }
+}
+
+/// Whether a directory has the entries that it had: then what a script did in it is gone again, or was about an
+/// entry of its own.
+fn same_names(tree: &Tree, below: &Tree, path: &TreePath) -> bool {
+    let names = |t: &Tree| t.children(path).map(|(path, _, _)| path.clone()).collect::<Vec<_>>();
+    let dir = |t: &Tree| t.get(path).is_some_and(Inode::is_dir);
+    dir(tree) && dir(below) && names(tree) == names(below)
+}
+
+/// Makes an entry, with all below it, what it was before the installation: it goes when there was none.
+fn take_back(tree: &mut Tree, below: &Tree, path: &TreePath) -> Result<(), InstallError> {
+    if tree.below(path).map(|(path, _, inode)| (path, inode)).eq(below.below(path).map(|(p, _, i)| (p, i))) {
+        return Ok(());
+    }
+    tree.remove(path);
+    if path.parent().is_some_and(|parent| tree.get(&parent).is_some_and(Inode::is_dir)) {
+        for (path, _, inode) in below.below(path) {
+            tree.insert(path.clone(), inode.clone())?;
         }
     }
     Ok(())
 }
 
-fn remove(tree: &mut Tree, path: &str) {
-    if let Some(path) = TreePath::new(path).ok().filter(|p| tree.get(p).is_some()) {
-        tree.remove(&path);
-    }
-}
-
 /// Logs, caches and host keys.
-fn remove_matching(tree: &mut Tree) {
+fn take_back_matching(tree: &mut Tree, below: &Tree) -> Result<(), InstallError> {
     let doomed = |path: &TreePath, inode: &Inode| {
         let bytes = path.as_bytes();
         let cache = WITHOUT_FILES.iter().any(|dir| bytes.starts_with(dir.as_bytes()));
@@ -94,25 +134,31 @@ fn remove_matching(tree: &mut Tree) {
             && (name.ends_with(b"_key") || name.ends_with(b"_key.pub"));
         cache || key
     };
+    let both = [&*tree, below].into_iter().flat_map(Tree::iter);
     let paths: Vec<TreePath> =
-        tree.iter().filter(|(path, _, inode)| doomed(path, inode)).map(|(path, _, _)| path.clone()).collect();
-    for path in paths {
-        tree.remove(&path);
-    }
+        both.filter(|(path, _, inode)| doomed(path, inode)).map(|(path, _, _)| path.clone()).collect();
+    paths.iter().try_for_each(|path| take_back(tree, below, path))
 }
 
 /// The day of the last change of each password becomes that of the epoch: shadow(5), third field.
-/// Tools that heed SOURCE_DATE_EPOCH write it already.
-fn shadow(tree: &mut Tree, store: &Store, epoch: i64) -> Result<(), InstallError> {
-    let Some(inode) = TreePath::new("etc/shadow").ok().and_then(|path| tree.get(&path)) else {
+/// Tools that heed SOURCE_DATE_EPOCH write it already. Lines of before stay.
+fn shadow(tree: &mut Tree, below: &Tree, store: &Store, epoch: i64) -> Result<(), InstallError> {
+    let path = place("etc/shadow")?;
+    let Some((meta, object)) = tree.get(&path).and_then(|inode| Some((&inode.meta, inode.object()?))) else {
         return Ok(());
     };
-    let Some(object) = inode.object() else { return Ok(()) };
-    let meta = inode.meta.clone();
-    let old = store.read_object(object)?;
+    let (meta, old) = (meta.clone(), store.read_object(object)?);
+    let before = below.get(&path).and_then(Inode::object).map(|object| store.read_object(object));
+    let before = before.transpose()?.unwrap_or_default();
+    let before: HashSet<&[u8]> = before.split(|&b| b == b'\n').collect();
     let day = epoch.div_euclid(86_400).to_string();
     let mut new = String::with_capacity(old.len());
     for line in String::from_utf8_lossy(&old).lines() {
+        if before.contains(line.as_bytes()) {
+            new.push_str(line);
+            new.push('\n');
+            continue;
+        }
         let mut fields: Vec<&str> = line.split(':').collect();
         if let Some(field) = fields.get_mut(2).filter(|field| !field.is_empty()) {
             *field = &day;

@@ -9,14 +9,14 @@ use super::sandbox::spec::{Job, Program, Spec, Stub};
 use super::sandbox::stub::can_record;
 use super::triggers::{Declared, Interests};
 use super::unpack::Package;
-use super::{Install, InstallError, units};
+use super::{Install, InstallError, Upgrades, units};
 use crate::tree::{Inode, Tree, TreePath};
 
 /// Programs that are replaced while scripts run.
-const STUBS: [(&str, Program); 12] = [
-    // Its four operations act on an upgrade from an older version only, and there is none here; 60
-    // calls at 50 ms.
-    ("usr/bin/dpkg-maintscript-helper", Program::Exit(0)),
+const STUBS: [(&str, Program); 13] = [
+    // Its four operations act on an upgrade from an older version only, and but for some imported roots there
+    // is none here; 60 calls at 50 ms.
+    (HELPER, Program::Exit(0)),
     // Services are not started here. 101 is `forbidden by policy`: Debian's policy-rc.d(8).
     (CREATED, Program::Exit(101)),
     ("usr/sbin/invoke-rc.d", Program::Exit(0)),
@@ -28,6 +28,8 @@ const STUBS: [(&str, Program); 12] = [
     ("usr/bin/ssh-keygen", Program::Exit(0)),
     // Done natively at the end: `certificates`.
     (UPDATE_CA, Program::Exit(0)),
+    // Its cache would be thrown away, and an image with manual pages has a minute's worth of them.
+    ("usr/bin/mandb", Program::Exit(0)),
     // Asks the kernel of the building machine; nothing it finds may enter the tree.
     ("usr/sbin/sysctl", Program::Exit(0)),
     // Perl and its modules, 70 times for a base: a third of all processor time. Done natively at the
@@ -44,6 +46,9 @@ const STUBS: [(&str, Program); 12] = [
 /// same.
 const HIDDEN: [(&str, &str); 1] = [("ca-certificates", "usr/share/ca-certificates")];
 
+const HELPER: &str = "usr/bin/dpkg-maintscript-helper";
+/// Programs that an upgrade needs as they are.
+const UPGRADE_NEEDS: [&str; 3] = [HELPER, "usr/bin/deb-systemd-helper", "usr/sbin/update-rc.d"];
 pub(super) const UPDATE_CA: &str = "usr/sbin/update-ca-certificates";
 
 /// The one program among them that scripts call when it exists, and that no package has.
@@ -55,10 +60,12 @@ pub(super) fn plan(
     tree: &Tree,
     packages: &[&Package],
     installed: &[Installed],
+    upgrades: &Upgrades,
 ) -> Result<Spec, InstallError> {
     let mut jobs = Vec::new();
     let mut interests = Interests::default();
-    for package in installed {
+    let stays = |package: &&Installed| package.is_there && !upgrades.contains_key(&package.qualified);
+    for package in installed.iter().filter(stays) {
         let bytes = database::info(tree, request.store, &package.qualified, "triggers")?;
         let declared = Declared::read(&bytes.unwrap_or_default());
         if !declared.interests.is_empty() {
@@ -79,22 +86,26 @@ pub(super) fn plan(
     let first_new = jobs.len();
     for package in packages {
         interests.add(&package.qualified(), &Declared::of(package));
-        jobs.push(job(package));
+        jobs.push(job(package, upgrades));
     }
     Ok(Spec {
         store: request.store.root().into(),
         environment: environment(request.epoch),
-        stubs: stubs(tree),
+        stubs: stubs(tree, upgrades),
         emulate: emulate(request.architecture),
-        status: status(request, packages, installed, first_new)?,
+        status: status(request, packages, installed, upgrades, first_new)?,
         interests: interests.into_map(),
         activated,
         jobs,
     })
 }
 
-fn job(package: &Package) -> Job {
+fn job(package: &Package, upgrades: &Upgrades) -> Job {
+    let upgrade = upgrades.values().find(|upgrade| upgrade.qualified == package.qualified());
+    let hidden = HIDDEN.iter().find(|(name, _)| *name == package.name && upgrade.is_none());
     Job {
+        version: package.fields.get("Version").unwrap_or_default().to_owned(),
+        replaced: upgrade.map(|upgrade| upgrade.replaced.clone()),
         name: package.name.clone(),
         qualified: package.qualified(),
         architecture: package.architecture.clone(),
@@ -102,7 +113,7 @@ fn job(package: &Package) -> Job {
         postinst: package.control_file("postinst").is_some(),
         activates: Declared::of(package).activates,
         installed: false,
-        hidden: HIDDEN.iter().find(|(name, _)| *name == package.name).map(|(_, dir)| (*dir).to_owned()),
+        hidden: hidden.map(|(_, dir)| (*dir).to_owned()),
         control: String::from_utf8_lossy(package.control_file("control").unwrap_or_default()).into_owned(),
     }
 }
@@ -125,10 +136,11 @@ fn status(
     request: &Install,
     packages: &[&Package],
     installed: &[Installed],
+    upgrades: &Upgrades,
     first_new: usize,
 ) -> Result<Vec<(Option<usize>, String)>, InstallError> {
     let mut all: BTreeMap<(&str, &str), (Option<usize>, String)> = BTreeMap::new();
-    for package in installed {
+    for package in installed.iter().filter(|package| !upgrades.contains_key(&package.qualified)) {
         all.insert((&package.name, &package.architecture), (None, package.fields.to_string()));
     }
     for (at, package) in packages.iter().enumerate() {
@@ -138,9 +150,11 @@ fn status(
     Ok(all.into_values().collect())
 }
 
-fn stubs(tree: &Tree) -> Vec<Stub> {
+fn stubs(tree: &Tree, upgrades: &Upgrades) -> Vec<Stub> {
     let mut found = Vec::new();
-    for (path, program) in STUBS {
+    // An upgrade asks what its older version left: which units its maker had off, for example.
+    let stubbed = |(path, _): &(&str, Program)| upgrades.is_empty() || !UPGRADE_NEEDS.contains(path);
+    for (path, program) in STUBS.into_iter().filter(stubbed) {
         let ours = match program {
             Program::Record => can_record() && units::are_ours(tree),
             Program::Exit(_) => path != UPDATE_CA || certificates_are_ours(tree),

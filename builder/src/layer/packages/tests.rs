@@ -172,22 +172,74 @@ mod in_the_database {
     }
 
     #[test]
-    fn another_version_below_is_refused_and_the_same_passed_over() {
+    fn the_same_version_below_is_passed_over() {
         let (_dir, store) = store();
-        let text = "Package: x\nStatus: install ok installed\nArchitecture: arm64\nVersion: 1\n";
+        let text = "Package: x\nStatus: install ok installed\nArchitecture: arm64\nVersion: 1\n\n\
+                    Package: y\nStatus: deinstall ok config-files\nArchitecture: all\nVersion: 1\n";
         let t = tree(&[("var/lib/dpkg/status", stored(&store, text))]);
         let installed = database::read(&store, &t).unwrap();
-        let deb = |version: &str| LocalDeb {
-            name: "x".into(),
+        let deb = |name: &str, version: &str| LocalDeb {
+            name: name.into(),
             version: version.into(),
             architecture: "arm64".into(),
             sha256: Digest::of(b""),
             path: PathBuf::new(),
             essential: false,
         };
-        assert!(not_yet_installed(&[deb("1")], &installed).unwrap().is_empty());
-        let error = not_yet_installed(&[deb("2")], &installed).unwrap_err();
-        assert!(matches!(error, InstallError::Upgrade { found, .. } if found == "1"));
+        let debs = [deb("x", "1"), deb("x", "2"), deb("y", "1")];
+        let wanted = not_yet_installed(&debs, &installed);
+        let wanted: Vec<_> = wanted.iter().map(|d| format!("{} {}", d.name, d.version)).collect();
+        assert_eq!(wanted, ["x 2", "y 1"], "what is left of a removed package is no package");
+    }
+
+    #[test]
+    fn an_upgrade_takes_away_what_went_and_keeps_what_was_changed() {
+        let (_dir, store) = store();
+        let md5 = upgrade::md5;
+        let status = format!(
+            "Package: x\nStatus: install ok installed\nArchitecture: arm64\nVersion: 1\nConffiles:\n \
+             /etc/changed {0}\n /etc/plain {0}\n /etc/gone {0}\n /etc/obsolete {0}\n",
+            md5(b"old")
+        );
+        let list = "/.\n/etc\n/etc/changed\n/etc/plain\n/etc/obsolete\n/etc/gone\n/usr/old\n/usr/both\n";
+        let mut t = tree(&[
+            ("var/lib/dpkg/status", stored(&store, &status)),
+            ("var/lib/dpkg/info/x.list", stored(&store, list)),
+            ("var/lib/dpkg/info/x.prerm", stored(&store, "bye")),
+            ("var/lib/dpkg/info/x.1.list", stored(&store, "of another package")),
+            ("var/lib/dpkg/triggers/File", stored(&store, "/usr/a x/noawait\n/usr/b x.1\n")),
+            ("etc/changed", stored(&store, "mine")),
+            ("etc/plain", stored(&store, "old")),
+            ("etc/obsolete", stored(&store, "old")),
+            ("usr/old", stored(&store, "old")),
+            ("usr/both", stored(&store, "old")),
+        ]);
+        let conffiles = "/etc/changed\n/etc/plain\n/etc/gone\n";
+        let names = ["etc/changed", "etc/plain", "etc/gone", "usr/both"];
+        let data = names.map(|name| (name, stored(&store, "new")));
+        let new = package("x", "", &[("conffiles", conffiles)], &data);
+        let installed = database::read(&store, &t).unwrap();
+        let begun = upgrade::begin(&mut t, &store, &new, &installed[0]).unwrap();
+        lay::lay(&mut t, &store, &[&new], &installed).unwrap();
+        upgrade::finish(&mut t, &begun).unwrap();
+        for (path, want) in [
+            ("etc/changed", Some("mine")),
+            ("etc/changed.dpkg-dist", Some("new")),
+            ("etc/plain", Some("new")),
+            ("etc/gone", None),
+            ("etc/obsolete", Some("old")),
+            ("usr/old", None),
+            ("usr/both", Some("new")),
+            ("var/lib/dpkg/info/x.list", None),
+            ("var/lib/dpkg/info/x.1.list", Some("of another package")),
+            ("var/lib/dpkg/triggers/File", Some("/usr/b x.1\n")),
+        ] {
+            assert_eq!(read(&store, &t, path).as_deref(), want, "{path}");
+        }
+        assert_eq!(
+            (begun.replaced.version.as_str(), begun.replaced.prerm.as_deref()),
+            ("1", Some(&b"bye"[..]))
+        );
     }
 
     #[test]
@@ -262,7 +314,7 @@ fn what_differs_from_build_to_build_goes() {
         ("changed", changed),
         ("late", late),
     ]);
-    normalise::normalise(&mut t, &store, 86_400 * 3).unwrap();
+    normalise::normalise(&mut t, &Tree::new(Meta::default()), &store, 86_400 * 3).unwrap();
     let left: Vec<String> = t.iter().filter(|(_, _, i)| !i.is_dir()).map(|(p, _, _)| p.to_string()).collect();
     assert_eq!(left, ["/etc/machine-id", "/etc/shadow", "/etc/ssh/sshd_config"]);
     assert_eq!(read(&store, &t, "etc/machine-id").unwrap(), "");
@@ -271,6 +323,41 @@ fn what_differs_from_build_to_build_goes() {
     assert_eq!(t.get(&path("late")).unwrap().meta.mtime, Time::seconds(99));
     assert!(t.get(&path("var/cache/apt/archives")).is_some(), "packages' folders stay");
     assert!(t.get(&path("tmp/x")).is_none());
+}
+
+#[test]
+fn what_was_there_before_stays_or_comes_back() {
+    let (_dir, store) = store();
+    let late = Inode { meta: Meta::root_owned(0o755, Time::seconds(86_400 * 9)), kind: Kind::Dir };
+    let below = tree(&[
+        ("etc/machine-id", stored(&store, "uninitialized\n")),
+        ("etc/passwd-", stored(&store, "old")),
+        ("etc/shadow", stored(&store, "root:*:1:0:99999:7:::\n")),
+        ("var/log/apt/term.log", stored(&store, "")),
+        ("var/log/gone.log", stored(&store, "")),
+        ("tmp/x/y", file(b"")),
+        ("late", late),
+    ]);
+    let mut t = below.clone();
+    for gone in ["var/log/gone.log", "tmp/x"] {
+        t.remove(&path(gone));
+    }
+    for (name, text) in [
+        ("etc/machine-id", "0123\n"),
+        ("etc/passwd-", "new"),
+        ("etc/shadow", "root:*:1:0:99999:7:::\nmunge:!:5::::::\n"),
+        ("var/log/apt/term.log", "ran"),
+        ("var/log/dpkg.log", "ran"),
+    ] {
+        t.insert(path(name), stored(&store, text)).unwrap();
+    }
+    for dir in ["etc", "var/log", "var"] {
+        t.meta_mut(&path(dir)).unwrap().mtime = CHANGED;
+    }
+    normalise::normalise(&mut t, &below, &store, 86_400 * 3).unwrap();
+    assert_eq!(read(&store, &t, "etc/shadow").unwrap(), "root:*:1:0:99999:7:::\nmunge:!:3::::::\n");
+    t.insert(path("etc/shadow"), below.get(&path("etc/shadow")).unwrap().clone()).unwrap();
+    assert_eq!(crate::tree::diff::diff(&below, &t), []);
 }
 
 mod with_units {

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use super::InstallError;
 use super::unpack::Package;
+use crate::store::Store;
+use crate::tree::{Inode, Kind, Tree, TreePath};
 
 /// The `triggers` file of one package.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -60,6 +62,34 @@ pub(super) fn write(
         }
     }
     files.iter().try_for_each(|(name, lines)| append(name, lines))
+}
+
+/// Takes the lines of a package out of the files below `triggers/`: each ends with its name, and perhaps `/noawait`.
+pub(super) fn forget(
+    tree: &mut Tree,
+    store: &Store,
+    dir: &TreePath,
+    qualified: &str,
+) -> Result<(), InstallError> {
+    let files: Vec<TreePath> = tree.children(dir).map(|(path, _, _)| path.clone()).collect();
+    for path in files {
+        let Some((meta, object)) = tree.get(&path).and_then(|inode| Some((&inode.meta, inode.object()?)))
+        else {
+            continue;
+        };
+        let (meta, bytes) = (meta.clone(), store.read_object(object)?);
+        let text = String::from_utf8_lossy(&bytes);
+        let others = text.split_inclusive('\n').filter(|line| {
+            let last = line.split_whitespace().next_back().unwrap_or_default();
+            last.strip_suffix("/noawait").unwrap_or(last) != qualified
+        });
+        let others: String = others.collect();
+        if others.len() != bytes.len() {
+            let kind = Kind::File(store.put_bytes(others.as_bytes())?);
+            tree.insert(path, Inode { meta, kind })?;
+        }
+    }
+    Ok(())
 }
 
 /// Which interested packages hear of which trigger: trigger to packages.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::spec::{Event, Job, Spec, Trouble};
+use super::spec::{Event, Job, Replaced, Spec, Trouble};
 use super::stub;
 use crate::layer::packages::units;
 
@@ -86,30 +87,51 @@ fn dpkg_version(spec: &Spec) -> String {
 }
 
 impl Runner {
+    /// What dpkg runs before and after it unpacks: scripts of a version that goes, and the new `preinst`.
     fn preinst_all(&mut self) -> Result<(), Trouble> {
         self.write_status()?;
-        let dir = self.admin("tmp.ci");
         for at in 0..self.spec.jobs.len() {
             let job = &self.spec.jobs[at];
-            if !job.preinst {
+            let (preinst, new, replaced) = (job.preinst, job.version.clone(), job.replaced.clone());
+            let old = replaced.unwrap_or_default();
+            if !(preinst || old.prerm.is_some() || old.postrm.is_some()) {
                 continue;
             }
-            // Where dpkg has the control files while it unpacks; debconf looks for them here.
-            let make = || -> std::io::Result<()> {
-                fs::create_dir_all(&dir)?;
-                fs::write(dir.join("control"), &job.control)?;
-                for kind in ["preinst", "postinst", "config", "templates", "conffiles"] {
-                    let from = self.admin(&format!("info/{}.{kind}", job.qualified));
-                    if from.exists() {
-                        fs::copy(from, dir.join(kind))?;
-                    }
-                }
-                Ok(())
-            };
-            make().map_err(Trouble::io("laying out a preinst"))?;
-            self.script(at, &format!("{ADMIN}/tmp.ci/preinst"), "preinst", &["install"])?;
+            let dir = self.admin("tmp.ci");
+            self.lay_out(at, &dir, &old).map_err(Trouble::io("laying out a preinst"))?;
+            if old.prerm.is_some() {
+                self.script(at, &format!("{ADMIN}/tmp.ci/prerm"), "prerm", &["upgrade", &new])?;
+            }
+            if preinst {
+                let upgrade = ["upgrade", old.version.as_str(), new.as_str()];
+                let args = if old.version.is_empty() { &["install"][..] } else { &upgrade };
+                self.script(at, &format!("{ADMIN}/tmp.ci/preinst"), "preinst", args)?;
+            }
+            if old.postrm.is_some() {
+                self.script(at, &format!("{ADMIN}/tmp.ci/postrm"), "postrm", &["upgrade", &new])?;
+            }
             fs::remove_dir_all(&dir).map_err(Trouble::io("clearing up after a preinst"))?;
             self.incorporate()?;
+        }
+        Ok(())
+    }
+
+    /// Where dpkg has the control files while it unpacks; debconf looks for them here.
+    fn lay_out(&self, at: usize, dir: &Path, old: &Replaced) -> std::io::Result<()> {
+        let job = &self.spec.jobs[at];
+        fs::create_dir_all(dir)?;
+        fs::write(dir.join("control"), &job.control)?;
+        for kind in ["preinst", "postinst", "config", "templates", "conffiles"] {
+            let from = self.admin(&format!("info/{}.{kind}", job.qualified));
+            if from.exists() {
+                fs::copy(from, dir.join(kind))?;
+            }
+        }
+        for (name, script) in [("prerm", &old.prerm), ("postrm", &old.postrm)] {
+            if let Some(script) = script {
+                fs::write(dir.join(name), script)?;
+                fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755))?;
+            }
         }
         Ok(())
     }
@@ -119,13 +141,15 @@ impl Runner {
             self.states[at] = State::HalfConfigured;
             self.write_status()?;
             let program = format!("{ADMIN}/info/{}.postinst", self.spec.jobs[at].qualified);
-            // dpkg gives the version configured before, which is none.
+            // dpkg gives the version configured before, which may be none.
+            let before =
+                self.spec.jobs[at].replaced.as_ref().map_or(String::new(), |old| old.version.clone());
             let hidden = self.spec.jobs[at].hidden.as_ref().map(|dir| self.root.join(dir));
             let aside = self.root.with_file_name("hidden");
             if let Some(dir) = &hidden {
                 move_quietly(dir, dir, &aside).map_err(Trouble::io("hiding a folder"))?;
             }
-            self.script(at, &program, "postinst", &["configure", ""])?;
+            self.script(at, &program, "postinst", &["configure", &before])?;
             if let Some(dir) = &hidden {
                 move_quietly(dir, &aside, dir).map_err(Trouble::io("showing a folder"))?;
             }

@@ -62,6 +62,19 @@ pub(crate) struct Job {
     pub hidden: Option<String>,
     /// Its `control` file, for scripts that run before it is unpacked.
     pub control: String,
+    /// Its version.
+    pub version: String,
+    /// The version of it that was in the tree below.
+    pub replaced: Option<Replaced>,
+}
+
+/// A version whose place another takes.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub(crate) struct Replaced {
+    pub version: String,
+    /// Its own scripts, which say goodbye.
+    pub prerm: Option<Vec<u8>>,
+    pub postrm: Option<Vec<u8>>,
 }
 
 /// What the sandbox says while it works.
