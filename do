@@ -3,7 +3,9 @@
 #
 #   ./do build --node fenn     build a node's image (any gt-image command works: ./do plan --all)
 #   ./do test                  run every check: format, lints, unit, property and end-to-end tests
-#   ./do together              boot an edge, a leader and a worker at once, and see what they do for each other
+#   ./do together              boot an edge, a leader and a worker at once, and see what they do for each other;
+#                              boot the edge from its card, and see that it serves
+#   ./do deb [amd64|arm64]     make a Debian package: target/deb/gt-image_VERSION_ARCH.deb
 #   ./do bench [NAME]          run the benchmarks beside their peers
 #   ./do fuzz [TARGET] [SECONDS]  run the parsers under libFuzzer, 60 s each
 set -euo pipefail
@@ -34,9 +36,11 @@ needs_build=(gcc libc6-dev make pkg-config ca-certificates qemu-user-static uidm
 # What judging needs: other people's tools.
 needs_test=(e2fsprogs dosfstools mtools gdisk fdisk bmap-tools qemu-system-arm qemu-utils apt-utils gnupg
     dpkg-dev openssh-client kmod cpio libarchive-tools attr acl shellcheck python3-venv zip
-    iproute2 nftables dnsmasq-base busybox klibc-utils libnfs-utils nfs-common tftp-hpa atftp curl libcap2-bin age systemd)
+    lintian binutils git iproute2 nftables dnsmasq-base busybox klibc-utils libnfs-utils nfs-common tftp-hpa atftp curl libcap2-bin age systemd)
 # What fuzzing needs: libFuzzer's runtime is C++, and seeds are made by the tools whose formats they have.
 needs_fuzz=(g++ binutils dpkg-dev gzip xz-utils zstd e2fsprogs dosfstools mtools fdisk)
+# What packaging needs, and for another architecture a linker and a C library for it.
+needs_deb=(gcc binutils libc6-dev make dpkg-dev xz-utils git python3 debian-archive-keyring gpgv)
 needs_bench=(mmdebstrap arch-test genimage hyperfine time nfs-ganesha nfs-ganesha-vfs)
 
 [ "$(uname -m)" = aarch64 ] && needs_build=("${needs_build[@]/qemu-user-static/}")
@@ -49,10 +53,21 @@ test)
     install "${needs_build[@]}" "${needs_test[@]}"
     exec tests/run "$@"
     ;;
+deb)
+    arch=${2:-$(dpkg --print-architecture)}
+    if [ "$arch" != "$(dpkg --print-architecture)" ]; then
+        case $arch in amd64) gnu=x86-64-linux-gnu ;; *) gnu=aarch64-linux-gnu ;; esac
+        needs_deb+=("gcc-$gnu" "libc6-dev-$arch-cross" qemu-user-static)
+    fi
+    case $arch in amd64 | arm64) install "${needs_deb[@]}" ;; esac
+    exec dist/deb "$arch"
+    ;;
 together)
+    ./do deb arm64
     install "${needs_build[@]}" "${needs_test[@]}"
     export GT_IMAGE_TOGETHER=1 GT_IMAGE_REQUIRE=judge,root,qemu,archive
-    exec cargo test --locked -p gt-image --test e2e -- trio::
+    # One after the other: three emulated machines are enough for two cores.
+    exec cargo test --locked -p gt-image --test e2e -- --test-threads=1 trio::
     ;;
 bench)
     shift
@@ -70,7 +85,7 @@ fuzz)
     PATH=$tools/bin:$PATH exec tests/fuzz "$@"
     ;;
 '' | -h | --help)
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    sed -n '2,10s/^# \{0,1\}//p' "$0"
     ;;
 *)
     install "${needs_build[@]}"

@@ -25,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         trial("artifacts::import_knows_files_by_their_bytes", &[], import),
         trial("artifacts::export_serves_a_machine_without_a_network", &[], export),
         trial("artifacts::list_shows_all", &[], list_shows_all),
+        trial("artifacts::what_is_made_here_is_the_overlays_own", &[], made_here),
     ]
 }
 
@@ -398,4 +399,44 @@ fn list_shows_all() {
     fs::write(&path, "rotten").unwrap();
     let text = ok(&mut site.gt_image(["artifacts", "list", "--missing"]));
     assert!(text.starts_with("a0 1.32.3+k3s1: missing") && path.exists(), "{text}");
+}
+
+/// A file that a command makes: a node follows from its bytes, as from those in `files/`, and the lock knows nothing
+/// of it. While it is missing, the command is told.
+fn made_here() {
+    let site = Site::new();
+    let toml = "[[artifacts]]\nname = \"own\"\npath = \"own.bin\"\nmake = \"./make it\"\nlicence = \"MIT\"\n\
+                extract = [{ to = \"/opt/own\" }]\n";
+    site.write("overlays/role/overlay.toml", toml);
+    let stderr = fails(&mut site.gt_image(["build", "--node", "n1", "--no-image"]), 1);
+    assert!(stderr.contains("overlay `role` wants artifact `own`"), "{stderr}");
+    assert!(stderr.contains("overlays/role/own.bin` is not there"), "{stderr}");
+    assert!(stderr.contains("hint: run `./make it`, or use `--keep-going`"), "{stderr}");
+    let without = |site: &Site| {
+        let mut command = site.gt_image(["build", "--node", "n1", "--no-image", "--keep-going", "--json"]);
+        let report: Value = serde_json::from_str(&ok(&mut command)).unwrap();
+        assert_eq!(report["nodes"][0]["incomplete"][0]["overlay"], "role", "{report:#}");
+        assert_eq!(report["nodes"][0]["incomplete"][0]["source"], "own.bin, which `./make it` makes");
+        report["nodes"][0]["generation"].as_str().unwrap().to_owned()
+    };
+    let first = without(&site);
+    // Where the file is not makes no difference to what a node is.
+    let elsewhere = Site::new();
+    let from = format!("{}/.", site.path("").display());
+    run("cp", ["-a", from.as_str(), elsewhere.path("").to_str().unwrap()]);
+    run("rm", ["-rf", elsewhere.path("images/store").to_str().unwrap()]);
+    assert_eq!(without(&elsewhere), first);
+    let lock = lock_of(&site);
+    assert!(!lock.contains("artifact"), "{lock}");
+    let mut seen = Vec::new();
+    for bytes in ["one", "two", "one"] {
+        site.write("overlays/role/own.bin", bytes);
+        ok(&mut site.gt_image(["build", "--node", "n1", "--no-image", "--locked"]));
+        let dump = site.dump();
+        let line = Site::line(&dump, "/opt/own").unwrap();
+        assert!(line.contains(&digest(bytes.as_bytes())), "{line}");
+        seen.push(dump);
+    }
+    assert!(seen[0] == seen[2] && seen[0] != seen[1]);
+    assert_eq!(lock_of(&site), lock);
 }

@@ -32,7 +32,7 @@ pub fn trials() -> Vec<Trial> {
     vec![trial("trio::an_edge_a_leader_and_a_worker_serve_each_other", WHOLE, together)]
 }
 
-const EDGE: Node = Node { name: "allyrion", mac: "d8:3a:dd:8a:7d:aa", serial: 0, address: "10.4.0.10" };
+pub const EDGE: Node = Node { name: "allyrion", mac: "d8:3a:dd:8a:7d:aa", serial: 0, address: "10.4.0.10" };
 const LEADER: Node = Node { name: "bettley", mac: "d8:3a:dd:89:c1:0b", serial: 0, address: "10.4.0.11" };
 const WORKER: Node = Node { name: "fenn", mac: "d8:3a:dd:89:ef:61", serial: 0, address: "10.4.0.15" };
 
@@ -71,6 +71,7 @@ fn together() {
         if tap != "tap0" {
             net.add_tap(tap);
         }
+        build(&site, &node);
         machines.push((node, start(&site, &net, &node, tap, disks)));
     }
     let mut trio = Trio { site, known_hosts, machines };
@@ -127,19 +128,24 @@ fn stand_in_for_consul(site: &Site) {
 }
 
 /// The stick that the edge shares, with an empty filesystem of the label that it looks for.
-fn stick(site: &Site) -> PathBuf {
+pub fn stick(site: &Site) -> PathBuf {
     let stick = site.dir.join("stick.img");
     run("mke2fs", ["-q", "-t", "ext4", "-L", "usb1", stick.to_str().unwrap(), "64M"]);
     stick
 }
 
-/// Builds a node's image and starts a machine with it.
-fn start(site: &Site, net: &Net, node: &Node, tap: &str, more: &[&Path]) -> Machine {
+/// Builds a node's image, and what a machine starts it with.
+pub fn build(site: &Site, node: &Node) {
     ok(&mut site.command(&["build", "--node", node.name, "--raw", "--keep-going"]));
-    let at = |name: &str| site.dir.join(format!("{}.{name}", node.name));
     for part in ["kernel", "initramfs", "cmdline"] {
-        ok(site.command(&["export", "--node", node.name, &format!("--{part}")]).arg(at(part)));
+        let file = site.dir.join(format!("{}.{part}", node.name));
+        ok(site.command(&["export", "--node", node.name, &format!("--{part}")]).arg(file));
     }
+}
+
+/// Starts a machine with a node's image as it is now.
+pub fn start(site: &Site, net: &Net, node: &Node, tap: &str, more: &[&Path]) -> Machine {
+    let at = |name: &str| site.dir.join(format!("{}.{name}", node.name));
     let disk = site.dir.join("images/out").join(node.name).join("disk.img");
     let disks: Vec<&Path> = [disk.as_path()].into_iter().chain(more.iter().copied()).collect();
     Machine::start(&Boot {

@@ -101,8 +101,9 @@ pub struct Missing {
     pub artifact: String,
     /// Where it would come from.
     pub source: String,
-    /// What it must be.
-    pub sha256: String,
+    /// What it must be; not there for a file that is made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// One owner-only file of a flashed image.

@@ -137,6 +137,13 @@ impl Machine {
         Command::new(&words[0]).args(&words[1..]).arg(command).output().unwrap()
     }
 
+    /// The same for a command that reads a file of this host.
+    pub fn ssh_with(&self, identity: &Path, known_hosts: &Path, node: &str, input: &Path, command: &str) {
+        let words = self.ssh_words(identity, known_hosts.to_str().unwrap(), node);
+        let mut ssh = Command::new(&words[0]);
+        super::ok(ssh.args(&words[1..]).arg(command).stdin(File::open(input).unwrap()));
+    }
+
     /// Program and arguments that reach the node, up to the command.
     fn ssh_words(&self, identity: &Path, known_hosts: &str, node: &str) -> Vec<String> {
         let (mut words, target, port) = match &self.ssh {

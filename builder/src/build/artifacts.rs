@@ -1,4 +1,4 @@
-//! All artifacts of a description with the nodes that use them.
+//! All artifacts of a description that are pinned, with the nodes that use them.
 //! Must not know: how files are had, how lists are shown.
 //! Spec: docs/artifacts.md.
 
@@ -23,8 +23,8 @@ pub struct Used<'a> {
     pub nodes: Vec<String>,
 }
 
-/// Every artifact of every overlay, by name; also of overlays that no node has. Overlays pin their
-/// artifacts, so no lock is needed to know them.
+/// Every pinned artifact of every overlay, by name; also of overlays that no node has. Overlays pin their
+/// artifacts, so no lock is needed to know them. What is made here is none: nobody has it to bring.
 pub fn used(description: &Description) -> anyhow::Result<Vec<Used<'_>>> {
     let nodes: Vec<(String, Vec<&Overlay>)> = description
         .cluster
@@ -37,7 +37,8 @@ pub fn used(description: &Description) -> anyhow::Result<Vec<Used<'_>>> {
         let has = |(_, overlays): &&(String, Vec<&Overlay>)| overlays.iter().any(|o| o.name == overlay.name);
         let nodes: Vec<String> = nodes.iter().filter(has).map(|(name, _)| name.clone()).collect();
         for stated in &overlay.artifacts {
-            let artifact = resolve::stated(&locking::wanted_artifact(stated))?
+            let Some(wanted) = locking::wanted_artifact(stated) else { continue };
+            let artifact = resolve::stated(&wanted)?
                 .with_context(|| format!("artifact `{}` has no digest", stated.name))?;
             all.push(Used { artifact, version: stated.version.clone(), overlay, nodes: nodes.clone() });
         }

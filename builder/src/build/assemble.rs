@@ -157,10 +157,10 @@ impl<'a> Build<'a> {
         packages.sort_by(|a, b| a.name.cmp(&b.name));
         // One that the initramfs has by itself may be on the node too.
         packages.dedup_by(|a, b| a.name == b.name);
-        let artifacts = overlays.iter().flat_map(|o| &o.artifacts).map(|a| manifest::Artifact {
-            name: a.name.to_string(),
-            sha256: a.sha256.hex(),
-            licence: a.licence.clone(),
+        // All have a digest: overlays with a file that is not here are left out.
+        let artifacts = overlays.iter().flat_map(|o| &o.artifacts).filter_map(|a| {
+            let (name, licence) = (a.name.to_string(), a.licence.clone());
+            Some(manifest::Artifact { name, sha256: a.sha256?.hex(), licence })
         });
         let kind = match base.base.source {
             Source::Apt(_) => "apt",

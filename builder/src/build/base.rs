@@ -13,7 +13,7 @@ use crate::base::fetch::{FetchError, Fetcher};
 use crate::base::lock::Lock;
 use crate::base::mirror::Mirrors;
 use crate::base::resolve::Renew;
-use crate::base::{Base, Source};
+use crate::base::{Base, Location, Pinned, Source};
 use crate::boot::kernel::{self, Kernel};
 use crate::cluster::Node;
 use crate::digest::Digest;
@@ -21,7 +21,7 @@ use crate::hint::Hint;
 use crate::layer;
 use crate::layer::packages::{Seed, SeedGroup, SeedUser};
 use crate::manifest::Missing;
-use crate::overlay::{Artifact, Overlay};
+use crate::overlay::{Artifact, Origin, Overlay};
 use crate::tree::diff::{Change, diff};
 use crate::tree::{Meta, Object, Time, Tree};
 
@@ -157,7 +157,8 @@ fn package_sets(
     Ok(digests.into_iter().map(|(name, _)| name).zip(sets).collect())
 }
 
-/// All artifacts that the nodes' overlays want and that are not unpacked yet, fetched at the same time.
+/// All artifacts that the nodes' overlays want and that are not unpacked yet: those that are made here, and
+/// the others fetched at the same time.
 fn artifacts(
     nodes: &[&Node],
     request: &Request,
@@ -170,17 +171,29 @@ fn artifacts(
     let epoch = packages_epoch(lock);
     let mut needed = BTreeSet::new();
     for (name, (_, artifact)) in &wanted {
-        if !layer::artifact::is_stored(&artifact.sha256, &extracts(artifact), epoch, request.store)? {
+        let stored = match &artifact.sha256 {
+            Some(sha256) => layer::artifact::is_stored(sha256, &extracts(artifact), epoch, request.store)?,
+            None => false,
+        };
+        if !stored {
             needed.insert(*name);
         }
     }
     wanted.retain(|name, _| needed.contains(name));
+    let mut had = BTreeMap::new();
+    for (name, (overlay, artifact)) in &wanted {
+        if let Origin::Local { file, make } = &artifact.origin {
+            let wants = || format!("overlay `{}` wants artifact `{name}`", overlay.name);
+            let file = made_here(overlay, artifact, (file, make), request, fetcher).with_context(wants)?;
+            had.insert((*name).to_owned(), file);
+        }
+    }
+    wanted.retain(|name, _| !had.contains_key(*name));
     let mut locked = Vec::new();
     for name in wanted.keys() {
         locked.push(lock.artifact(name).with_context(|| format!("the lock has no artifact `{name}`"))?);
     }
     let files = fetcher.artifacts(&locked);
-    let mut had = BTreeMap::new();
     for (((name, (overlay, artifact)), locked), file) in wanted.into_iter().zip(locked).zip(files) {
         let file = match file {
             Ok(file) => Ok(file),
@@ -188,7 +201,7 @@ fn artifacts(
                 overlay: overlay.name.to_string(),
                 artifact: name.to_owned(),
                 source: locked.source.to_string(),
-                sha256: artifact.sha256.hex(),
+                sha256: artifact.sha256.map(|sha256| sha256.hex()),
             }),
             Err(e) => {
                 let hint = Hint(e.hint().to_owned());
@@ -199,6 +212,38 @@ fn artifacts(
         had.insert(name.to_owned(), file);
     }
     Ok(had)
+}
+
+/// A file that is made on this machine, if it was there when the overlays were read.
+fn made_here(
+    overlay: &Overlay,
+    artifact: &Artifact,
+    (file, make): (&Path, &str),
+    request: &Request,
+    fetcher: &Fetcher,
+) -> anyhow::Result<Result<PathBuf, Missing>> {
+    match artifact.sha256 {
+        // Its digest is taken again: it may be made anew while a build runs.
+        Some(sha256) => {
+            let pinned = Pinned { location: Location::Path(file.to_owned()), sha256 };
+            let had = fetcher.pinned(artifact.name.as_str(), &pinned);
+            Ok(Ok(had.context(Hint("build again: the file was changed meanwhile".into()))?))
+        }
+        None if request.locking.keep_going => {
+            // By its name alone: where it would be differs from machine to machine, a manifest must not.
+            let name = file.file_name().unwrap_or_default().display();
+            Ok(Err(Missing {
+                overlay: overlay.name.to_string(),
+                artifact: artifact.name.to_string(),
+                source: format!("{name}, which `{make}` makes"),
+                sha256: None,
+            }))
+        }
+        None => {
+            let hint = format!("run `{make}`, or use `--keep-going` to leave its overlay out");
+            Err(anyhow::anyhow!("`{}` is not there", file.display()).context(Hint(hint)))
+        }
+    }
 }
 
 /// Fixed numbers that the base states for what its packages create.

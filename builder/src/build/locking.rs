@@ -71,18 +71,20 @@ pub fn wanted_sets(base: &str, description: &Description) -> Vec<WantedSet> {
     sets.into_iter().map(|(name, wants)| WantedSet { name, wants }).collect()
 }
 
-/// All artifacts of the overlays that these nodes have.
+/// All artifacts of the overlays that these nodes have, without those that are made here.
 pub fn wanted_artifacts(base: &str, description: &Description) -> Vec<WantedArtifact> {
     let nodes = description.cluster.nodes.iter().filter(|n| n.base.as_str() == base);
     let artifacts = nodes.flat_map(|n| description.overlays.expand_node(n)).flat_map(|o| &o.artifacts);
     let by_name: BTreeMap<String, WantedArtifact> =
-        artifacts.map(|a| (a.name.to_string(), wanted_artifact(a))).collect();
+        artifacts.filter_map(wanted_artifact).map(|wanted| (wanted.name.clone(), wanted)).collect();
     by_name.into_values().collect()
 }
 
-/// An overlay's artifact as the base's modules know it.
-pub fn wanted_artifact(a: &overlay::Artifact) -> WantedArtifact {
+/// An overlay's artifact as the base's modules know it. `None` for a file that is made here: it is the overlay's
+/// own, as those in `files/` are, so it is neither locked nor fetched.
+pub fn wanted_artifact(a: &overlay::Artifact) -> Option<WantedArtifact> {
     let source = match &a.origin {
+        overlay::Origin::Local { .. } => return None,
         overlay::Origin::Url(url) => artifact::Origin::Url(url.clone()),
         overlay::Origin::Wheel { package, version, platform } => artifact::Origin::Wheel(artifact::Wheel {
             package: package.clone(),
@@ -90,14 +92,14 @@ pub fn wanted_artifact(a: &overlay::Artifact) -> WantedArtifact {
             platform: platform.clone(),
         }),
     };
-    WantedArtifact {
+    Some(WantedArtifact {
         name: a.name.to_string(),
         source,
-        sha256: Some(a.sha256),
+        sha256: a.sha256,
         size: a.size,
         licence: a.licence.clone(),
         origin: a.place.to_string(),
-    }
+    })
 }
 
 /// Gives a lock of `base` that fits, making it anew where that is allowed and needed.

@@ -78,7 +78,7 @@ pub fn root(parts: &Parts, set: &Set, store: &Store) -> anyhow::Result<Root> {
         for artifact in &overlay.artifacts {
             let wanted = extracts(artifact);
             let taking = || format!("taking artifact `{}` for overlay `{}`", artifact.name, overlay.name);
-            let sha256 = &artifact.sha256;
+            let sha256 = artifact.sha256.as_ref().context("its file is not here").with_context(taking)?;
             let layer = match artifact::stored(sha256, &wanted, parts.epoch, store).with_context(taking)? {
                 Some(layer) => layer,
                 None => {

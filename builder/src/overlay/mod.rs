@@ -71,7 +71,7 @@ pub struct Overlay {
     pub groups: Vec<Group>,
     /// Users with their numbers.
     pub users: Vec<User>,
-    /// Pinned upstream files.
+    /// Files from elsewhere.
     pub artifacts: Vec<Artifact>,
     /// Secrets by name and place.
     pub secrets: Vec<Secret>,
@@ -142,7 +142,7 @@ pub struct User {
     pub place: Place,
 }
 
-/// A pinned upstream file.
+/// A file from elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
     /// Unique among all overlays.
@@ -151,8 +151,9 @@ pub struct Artifact {
     pub origin: Origin,
     /// For people: as stated, or as its address tells.
     pub version: Option<String>,
-    /// What it must be.
-    pub sha256: Digest,
+    /// What it must be; of a file that is made here, what it was when the overlay was read, and `None` when
+    /// it was not there.
+    pub sha256: Option<Digest>,
     /// Bytes, when stated.
     pub size: Option<u64>,
     /// SPDX expression.
@@ -176,6 +177,14 @@ pub enum Origin {
         version: String,
         /// The platform tag.
         platform: String,
+    },
+    /// Made on this machine. It is one of the overlay's own files, only that git has it not, so no lock
+    /// pins it.
+    Local {
+        /// The file.
+        file: PathBuf,
+        /// The command that makes it.
+        make: String,
     },
 }
 
@@ -227,6 +236,19 @@ pub struct Check {
     pub command: String,
 }
 
+impl Artifact {
+    /// Takes the digest of a file that is made here. That it is not there is no finding: nodes without this
+    /// overlay are built without it.
+    fn look(&mut self, report: &mut Report) {
+        let Origin::Local { file, .. } = &self.origin else { return };
+        match std::fs::File::open(file).and_then(|mut file| Digest::of_reader(&mut file)) {
+            Ok(digest) => self.sha256 = Some(digest),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => report.add(self.place.clone(), format!("`{}`: {e}", file.display()).to_lowercase()),
+        }
+    }
+}
+
 impl Overlays {
     /// Reads all overlays of a folder. All findings go to the report; the overlays are of use only
     /// when there are none, but their names are all there.
@@ -235,7 +257,8 @@ impl Overlays {
         for (name, folder) in folders(folder, report) {
             let Some(source) = Source::read(&folder.join("overlay.toml"), report) else { continue };
             let sources = files::list(&folder.join("files"), report);
-            let overlay = parse(name, &source, sources, &folder, report);
+            let mut overlay = parse(name, &source, sources, &folder, report);
+            overlay.artifacts.iter_mut().for_each(|artifact| artifact.look(report));
             all.insert(overlay.name.clone(), overlay);
         }
         Overlays::checked(all, report)

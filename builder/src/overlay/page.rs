@@ -192,6 +192,7 @@ fn artifact(artifact: &Artifact) -> Vec<String> {
     let from = match &artifact.origin {
         Origin::Url(url) => format!("<{url}>"),
         Origin::Wheel { package, platform, .. } => format!("the Python wheel `{package}` for `{platform}`"),
+        Origin::Local { make, .. } => format!("made here by {}", code(make)),
     };
     let gives = artifact.extract.iter().map(|Extract { to, .. }| code(to)).collect::<Vec<_>>();
     vec![format!("{}{version}", artifact.name), artifact.licence.clone(), from, gives.join(", ")]

@@ -25,7 +25,7 @@ pub fn parse(
     report: &mut Report,
 ) -> Overlay {
     let raw: wire::File = diagnostic::load(source, report).unwrap_or_default();
-    let mut reader = Reader { source, report };
+    let mut reader = Reader { source, folder, report };
     let files = reader.files(&raw.files, &sources);
     let (enable, disable, mask) = reader.units(&raw.units);
     Overlay {
@@ -60,6 +60,7 @@ pub fn parse(
 
 struct Reader<'a> {
     source: &'a Source,
+    folder: &'a Path,
     report: &'a mut Report,
 }
 
@@ -266,32 +267,61 @@ impl Reader<'_> {
 
     fn artifact(&mut self, raw: &wire::Artifact) -> Option<Artifact> {
         let name = self.option(&raw.name);
-        let sha256 = self.option(&raw.sha256);
+        let sha256 = self.option(&raw.sha256).map(|d| d.value);
         let licence = raw.licence.as_ref().map(|l| self.licence(l));
         let extract = raw.extract.iter().filter_map(|e| self.extract(e)).collect();
-        let origin = match (&raw.url, &raw.wheel) {
-            (Some(url), None) => self.url(url),
-            (None, Some(wheel)) => origin_of_wheel(wheel),
+        let place =
+            name.as_ref().map_or(Place::file(self.source.name().clone()), |n: &Placed<_>| n.place.clone());
+        let origin = match (&raw.url, &raw.wheel, &raw.path) {
+            (Some(url), None, None) => self.url(url),
+            (None, Some(wheel), None) => origin_of_wheel(wheel),
+            (None, None, Some(path)) => self.local(path, raw),
             _ => {
-                let place = name
-                    .as_ref()
-                    .map_or(Place::file(self.source.name().clone()), |n: &Placed<_>| n.place.clone());
-                self.report.add(place, "an artifact has exactly one of `url` and `wheel`");
-                None
+                let message = "an artifact has exactly one of `url`, `wheel` and `path`";
+                self.report.add(place.clone(), message);
+                return None;
             }
         };
+        if raw.path.is_none() && raw.sha256.is_none() {
+            self.report.add(place.clone(), "an artifact from elsewhere is pinned by its `sha256`");
+        }
+        if let Some(make) = raw.make.as_ref().filter(|_| raw.path.is_none()) {
+            self.add(make, "`make` is for `path` alone");
+        }
         let (name, origin) = (name?, origin?);
         let stated = raw.version.as_ref().map(|v| v.get().clone());
         Some(Artifact {
             name: name.value,
             version: stated.or_else(|| version_of(&origin)),
             origin,
-            sha256: sha256?.value,
+            sha256,
             size: raw.size.as_ref().map(|s| *s.get()),
             licence: licence?,
             extract,
-            place: name.place,
+            place,
         })
+    }
+
+    /// A file in the overlay's folder, and the command that makes it.
+    fn local(&mut self, at: &At<String>, raw: &wire::Artifact) -> Option<Origin> {
+        let path = at.get();
+        // Nothing from outside, so that an overlay is one folder, wherever it is copied to.
+        if !crate::tree::TreePath::new(path)
+            .is_ok_and(|tree| tree.as_bytes() == path.as_bytes() && !tree.is_root())
+        {
+            self.add(at, format!("`{path}` is no file in this overlay's folder"));
+            return None;
+        }
+        if raw.sha256.is_some() || raw.size.is_some() {
+            self.add(
+                at,
+                "a file that is made here is what it is: `sha256` and `size` are for `url` and `wheel`",
+            );
+        }
+        if raw.make.is_none() {
+            self.add(at, "`path` needs `make`, the command that makes the file");
+        }
+        Some(Origin::Local { file: self.folder.join(path), make: raw.make.as_ref()?.get().clone() })
     }
 
     /// The characters of SPDX 2.3, annex D; which licences there are is not ours to say.
@@ -367,6 +397,7 @@ impl Reader<'_> {
 fn version_of(origin: &Origin) -> Option<String> {
     let url = match origin {
         Origin::Wheel { version, .. } => return Some(version.clone()),
+        Origin::Local { .. } => return None,
         Origin::Url(url) => url.replace("%2B", "+").replace("%2b", "+"),
     };
     let path = url.split(['?', '#']).next()?.split_once("://")?.1.split_once('/')?.1.to_owned();

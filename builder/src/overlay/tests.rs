@@ -183,12 +183,12 @@ fn each_wrong_value_is_one_finding() {
         (
             "url = \"https://example.net/consul.zip\"",
             "",
-            "44:8: an artifact has exactly one of `url` and `wheel`",
+            "44:8: an artifact has exactly one of `url`, `wheel` and `path`",
         ),
         ("licence = \"BUSL-1.1\"", "", "43:1: key `licence` is missing in an entry of `artifacts`"),
         ("BUSL-1.1", "©", "48:11: `©` is no SPDX expression"),
         ("from = \"consul\"", "from = \"\"", "49:21: `` is no path in an archive"),
-        ("sha256 = \"e3b0", "# \"", "43:1: key `sha256` is missing in an entry of `artifacts`"),
+        ("sha256 = \"e3b0", "# \"", "44:8: an artifact from elsewhere is pinned by its `sha256`"),
         ("sha256 = \"e3b0", "sha256 = \"e3", "46:10: `e3c442"),
         ("\"consul\", to", "\"../consul\", to", "49:21: `../consul` is no path in an archive"),
         ("\"envoy\"", "\"consul\"", "51:8: artifact `consul` is stated already at full/overlay.toml:44:8"),
@@ -204,6 +204,44 @@ fn each_wrong_value_is_one_finding() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A file that is made here: taken as it is on load, and no finding when it is not there.
+#[test]
+fn what_is_made_here_has_the_digest_that_it_has() {
+    let toml = "[[artifacts]]\nname = \"a\"\npath = \"a.deb\"\nmake = \"./do it\"\nlicence = \"MIT\"\n";
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &[("x", toml, &[])]);
+    let look = || {
+        let mut report = Report::new();
+        let overlays = Overlays::load(dir.path(), &mut report);
+        assert_eq!(report.to_string(), "");
+        overlays.get(&"x".parse().unwrap()).unwrap().artifacts[0].clone()
+    };
+    assert_eq!(look().sha256, None);
+    let file = dir.path().join("x/a.deb");
+    fs::write(&file, "one").unwrap();
+    assert_eq!(look().sha256, Some(Digest::of(b"one")));
+    assert_eq!(look().origin, Origin::Local { file: file.clone(), make: "./do it".into() });
+    fs::write(&file, "two").unwrap();
+    assert_eq!(look().sha256, Some(Digest::of(b"two")));
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let mut report = Report::new();
+    Overlays::load(dir.path(), &mut report);
+    assert!(report.to_string().contains("x/overlay.toml:2:8: `"), "{report}");
+    for (good, bad, want) in [
+        ("a.deb", "../a.deb", "3:8: `../a.deb` is no file in this overlay's folder"),
+        ("a.deb", "/a.deb", "3:8: `/a.deb` is no file in this overlay's folder"),
+        ("make = \"./do it\"\n", "", "3:8: `path` needs `make`"),
+        ("licence", "size = 1\nlicence", "3:8: a file that is made here is what it is"),
+        ("path = \"a.deb\"", "url = \"https://h/a\"\nsha256 = \"{}\"", "5:8: `make` is for `path` alone"),
+    ] {
+        let bad = bad.replace("{}", &"0".repeat(64));
+        let (_, report) = load(&[("x", &toml.replacen(good, &bad, 1), &[])]);
+        assert_eq!(report.lines().count(), 1, "{report}");
+        assert!(report.contains(want), "{want}: {report}");
+    }
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub(crate) struct File {
     pub groups: Vec<Group>,
     /// Users with fixed numbers; also pins users that packages make.
     pub users: Vec<User>,
-    /// Pinned upstream files.
+    /// Files from elsewhere, most of them pinned by their digest.
     pub artifacts: Vec<Artifact>,
     /// Secrets needed at run time, by name and place, never content.
     pub secrets: Vec<Secret>,
@@ -154,7 +154,7 @@ pub(crate) struct User {
     pub comment: Option<At<String>>,
 }
 
-/// A pinned upstream file: a URL or a Python wheel.
+/// A file from elsewhere: pinned by its digest, as a URL or a Python wheel, or made on this machine.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct Artifact {
@@ -164,12 +164,16 @@ pub(crate) struct Artifact {
     pub url: Option<At<String>>,
     /// A wheel that pip fetches from the index this machine uses.
     pub wheel: Option<Wheel>,
+    /// A file that is made on this machine, in this overlay's folder and not kept in git. Like the files of
+    /// `files/` it is what it is when the overlay is read.
+    pub path: Option<At<String>>,
+    /// The command that makes the file of `path`, for people who have it not.
+    pub make: Option<At<String>>,
     /// For people, in lists; when left out it is looked for in the address.
     pub version: Option<At<String>>,
-    /// SHA-256, 64 hex digits.
-    #[schemars(required)]
+    /// SHA-256, 64 hex digits: with `url` and `wheel`.
     pub sha256: Option<At<String>>,
-    /// Bytes.
+    /// Bytes: with `url` and `wheel`.
     pub size: Option<At<u64>>,
     /// SPDX expression, such as `Apache-2.0`.
     #[schemars(required)]

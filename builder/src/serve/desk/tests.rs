@@ -86,7 +86,7 @@ impl Bench {
                 overlay: "x".into(),
                 artifact: "y".into(),
                 source: "z".into(),
-                sha256: "00".repeat(32),
+                sha256: Some("00".repeat(32)),
             });
         }
         let manifest = manifest.to_bytes();
