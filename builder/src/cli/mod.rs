@@ -5,11 +5,13 @@
 mod adopt;
 mod artifacts;
 mod build;
+mod cards;
 mod check;
 mod completions;
 mod diff;
 mod doctor;
 mod export;
+mod flash;
 mod gc;
 mod inspect;
 mod known_hosts;
@@ -122,6 +124,8 @@ enum Command {
     Diff(diff::Diff),
     Why(why::Why),
     Artifacts(artifacts::Artifacts),
+    Flash(flash::Flash),
+    Cards(cards::Cards),
     Overlays(overlays::Overlays),
     Serve(serve::Serve),
     Status(status::Status),
@@ -165,6 +169,8 @@ pub fn main() -> ExitCode {
             Command::Diff(c) => c.run(global),
             Command::Why(c) => c.run(global),
             Command::Artifacts(c) => c.run(global),
+            Command::Flash(c) => c.run(global),
+            Command::Cards(c) => c.run(global),
             Command::Overlays(c) => c.run(global),
             Command::Serve(c) => c.run(global),
             Command::Status(c) => c.run(global),
@@ -231,5 +237,8 @@ mod tests {
         check::<Vec<super::check::Row>>("output-check");
         check::<Vec<super::known_hosts::Row>>("output-known-hosts");
         check::<crate::store::Freed>("output-gc");
+        check::<Vec<super::flash::Row>>("output-flash");
+        check::<Vec<super::flash::Candidate>>("output-flash-devices");
+        check::<Vec<crate::flash::cards::Card>>("output-cards");
     }
 }
