@@ -14,6 +14,7 @@ pub mod digest;
 pub mod disk;
 pub mod ext4;
 pub mod fat;
+pub mod flash;
 pub mod hint;
 pub mod initramfs;
 pub mod io;

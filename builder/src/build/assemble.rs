@@ -20,7 +20,9 @@ use crate::sbom;
 use crate::store::Generation;
 
 use super::base::PreparedBase;
-use super::{Built, Request, boot, image, node, output, ram, secrets};
+use super::disk::{Disk, Owner};
+use super::image::Sizes;
+use super::{Built, Request, boot, image, node, output, ram};
 
 /// Raised when the same generation gives another disk image.
 const IMAGE_RECIPE: &str = "disk image 1";
@@ -35,14 +37,6 @@ pub struct Build<'a> {
     pub base: &'a PreparedBase,
     /// Held while a disk image is written: compression has a worker per processor and 30 MB for each.
     pub writing: &'a Mutex<()>,
-}
-
-/// What the disk image is made of besides the generation.
-struct Disk<'a> {
-    plan: image::Plan,
-    trees: image::Trees<'a>,
-    private: &'a [image::Private],
-    epoch: i64,
 }
 
 impl<'a> Build<'a> {
@@ -84,23 +78,18 @@ impl<'a> Build<'a> {
             store,
             progress,
         )?;
-        let accounts = secrets::accounts(&made.tree, store)?;
-        let (key, folder) = self.request.key;
-        let mut private = image::private_files(cluster, self.node, key, &made.tree, store)?;
-        let secrets = secrets::collect(self.node.name.as_str(), &overlays, folder, key, &accounts)?;
-        private.extend(secrets.files);
-        let (disk_root, disk_store) = image::with_private(&made.tree, &private, epoch, store)?;
-        let plan = image::plan(cluster, self.node, &disk_root)?;
+        let owner = Owner { cluster, node: self.node, overlays: &overlays, key: self.request.key, epoch };
+        let disk = Disk::new(&owner, &made.tree, &Sizes::default(), store)?;
         let mut manifest = self.manifest(&overlays, set.digest, epoch);
         manifest.root = root.to_string();
         manifest.boot = store.put_tree(&boot.tree)?.to_string();
         manifest.overlays = made.overlays;
         manifest.incomplete = incomplete;
-        manifest.partitions = plan.partitions();
+        manifest.partitions = disk.plan.partitions();
         let secret = |p: &image::Private| {
             Some(manifest::Secret { path: p.path.to_string(), source: p.secret?.into() })
         };
-        manifest.secrets = private.iter().filter_map(secret).collect();
+        manifest.secrets = disk.private.iter().filter_map(secret).collect();
         let generation = self.record(&manifest, made.origins.to_bytes(), ram.map(|stored| stored.tree))?;
         let mut built = Built {
             node: self.node.name.to_string(),
@@ -111,13 +100,11 @@ impl<'a> Build<'a> {
             unchanged: false,
             mapped_bytes: 0,
             incomplete: manifest.incomplete,
-            warnings: boot.warnings.into_iter().chain(secrets.warnings).collect(),
+            warnings: boot.warnings.into_iter().chain(disk.warnings.iter().cloned()).collect(),
             seconds: 0.0,
         };
         if let Some(out) = self.request.out {
-            let trees = image::Trees { boot: &boot.tree, root: &disk_root, store: disk_store };
-            let disk = Disk { plan, trees, private: &private, epoch };
-            self.image(out, &generation, &disk, &mut built)?;
+            self.image(out, &generation, &disk, &disk.trees(&boot.tree), &mut built)?;
         }
         built.seconds = begun.elapsed().as_secs_f64();
         Ok(built)
@@ -216,6 +203,7 @@ impl<'a> Build<'a> {
         out: &Path,
         generation: &Generation,
         disk: &Disk,
+        trees: &image::Trees<'_>,
         built: &mut Built,
     ) -> anyhow::Result<()> {
         let folder = output::Folder::open(out, self.node.name.as_str())?;
@@ -223,7 +211,7 @@ impl<'a> Build<'a> {
             if self.request.raw { ("disk.img", "disk.img.zst") } else { ("disk.img.zst", "disk.img") };
         let names = [name, "disk.bmap", "manifest.json", "sbom.spdx.json"];
         let mut key = Key::new(IMAGE_RECIPE).with(generation.digest.bytes()).with(name.as_bytes());
-        for file in disk.private {
+        for file in &disk.private {
             key = key.with(file.path.as_bytes()).with(Digest::of(&file.bytes).bytes());
         }
         let key = key.finish();
@@ -238,7 +226,8 @@ impl<'a> Build<'a> {
         // A build that panicked while it wrote leaves nothing behind that this one reads.
         let turn = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (bmap, progress) = (folder.path("disk.bmap"), self.request.progress);
-        let written = disk.plan.write(&disk.trees, disk.epoch, output, &bmap, progress)?;
+        let epoch = packages_epoch(&self.base.lock);
+        let written = disk.plan.write(trees, epoch, output, &bmap, progress)?;
         drop(turn);
         built.mapped_bytes = written.mapped_bytes;
         folder.write("manifest.json", &generation.manifest)?;

@@ -5,12 +5,12 @@
 
 use std::path::Path;
 
-use crate::cluster::{Node, PartitionTable, RootMode};
+use crate::cluster::{ByteSize, Node, PartitionTable, RootMode};
 use crate::digest::Digest;
-use crate::disk::{self, Output, PartitionContent, Role, Written, gpt};
+use crate::disk::{self, Backend, Output, PartitionContent, Role, Written, gpt};
 use crate::ext4;
 use crate::fat;
-use crate::io::progress::{Progress, Unit};
+use crate::io::progress::{Progress, Task, Unit};
 use crate::io::sink::ImageSink;
 use crate::layer::identity::{ClusterKey, serial, uuid};
 use crate::manifest;
@@ -20,6 +20,8 @@ use crate::tree::{Inode, Kind, Meta, Object, Time, Tree, TreePath};
 
 /// The boot partition's size, as on Raspberry Pi OS.
 const BOOT_SIZE: u64 = 512 << 20;
+/// The partition whose content outlives a node.
+pub const STATE: &str = "gt-state";
 /// Least free space of a root filesystem whose size is not fixed.
 const FREE_MIN: u64 = 512 << 20;
 
@@ -148,16 +150,38 @@ pub struct Plan {
     fat_serial: u32,
 }
 
+/// Sizes that are not as the node says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sizes {
+    /// Bytes of the medium, all of which the root filesystem is to take that nothing else does.
+    pub fill: Option<u64>,
+    /// Size of `gt-state`.
+    pub state: Option<ByteSize>,
+    /// Size of `gt-scratch`.
+    pub scratch: Option<ByteSize>,
+}
+
 /// Decides sizes and places. `root` is the image's own root, private files included.
-pub fn plan(cluster: &str, node: &Node, root: &Tree) -> anyhow::Result<Plan> {
+pub fn plan(cluster: &str, node: &Node, root: &Tree, sizes: &Sizes) -> anyhow::Result<Plan> {
+    let least = plan_with(cluster, node, root, sizes, 0)?;
+    // Partitions behind the root move by whole units of alignment, so they stay aligned.
+    let spare = sizes.fill.and_then(|size| size.checked_sub(least.layout.size)).unwrap_or(0);
+    match spare / disk::ALIGN * disk::ALIGN {
+        0 => Ok(least),
+        more => plan_with(cluster, node, root, sizes, more),
+    }
+}
+
+fn plan_with(cluster: &str, node: &Node, root: &Tree, sizes: &Sizes, more: u64) -> anyhow::Result<Plan> {
     let ids = DiskIds::new(cluster, node);
     let root_size = match node.size {
         Some(size) => size.bytes(),
         // A quarter of what is used is a fifth of the whole.
         None => ext4::roomy_size_for(root, |used| (used / 4).max(FREE_MIN))?,
     };
-    let mut specs = vec![("bootfs", Role::Boot, BOOT_SIZE), ("rootfs", Role::Root, root_size / 4096 * 4096)];
-    let extra = [("gt-state", node.state), ("gt-scratch", node.scratch)];
+    let root_size = root_size / 4096 * 4096 + more;
+    let mut specs = vec![("bootfs", Role::Boot, BOOT_SIZE), ("rootfs", Role::Root, root_size)];
+    let extra = [(STATE, sizes.state.or(node.state)), ("gt-scratch", sizes.scratch.or(node.scratch))];
     specs.extend(
         extra
             .iter()
@@ -189,6 +213,16 @@ impl Plan {
         .collect()
     }
 
+    /// Where everything lies.
+    pub fn layout(&self) -> &disk::DiskLayout {
+        &self.layout
+    }
+
+    /// The id of the filesystem of a partition.
+    pub fn filesystem(&self, index: usize) -> Option<&[u8; 16]> {
+        self.ids.get(index)
+    }
+
     /// Writes the image and its block map.
     pub fn write(
         &self,
@@ -198,22 +232,38 @@ impl Plan {
         bmap: &Path,
         progress: &Progress,
     ) -> anyhow::Result<Written> {
-        let empty = Tree::new(Meta::root_owned(0o755, Time::seconds(epoch)));
-        let contents: Vec<Box<dyn PartitionContent + '_>> = (0..self.layout.partitions.len())
-            .map(|index| self.content(index, trees, &empty, epoch))
-            .collect();
-        let contents: Vec<&dyn PartitionContent> = contents.iter().map(|c| &**c).collect();
         let task = progress.task("writing disk image", Unit::Bytes, Some(self.layout.size));
-        Ok(disk::write(&self.layout, &contents, output, bmap, &task)?)
+        let contents = self.contents(trees, epoch, None);
+        Ok(disk::write(&self.layout, &refs(&contents), output, bmap, &task)?)
     }
 
-    fn content<'a>(
-        &'a self,
-        index: usize,
-        trees: &'a Trees,
-        empty: &'a Tree,
+    /// Gives the bytes of a disk of `size` bytes to `backend`, in order; all but those of the partition
+    /// `keep`, which stays as it is.
+    pub fn stream(
+        &self,
+        trees: &Trees,
         epoch: i64,
-    ) -> Box<dyn PartitionContent + 'a> {
+        keep: Option<usize>,
+        (path, size): (&Path, u64),
+        backend: &mut dyn Backend,
+        task: &Task,
+    ) -> anyhow::Result<Vec<disk::Range>> {
+        let contents = self.contents(trees, epoch, keep);
+        Ok(disk::stream(&self.layout, &refs(&contents), (path, size), backend, task)?)
+    }
+
+    fn contents<'a>(&'a self, trees: &'a Trees, epoch: i64, keep: Option<usize>) -> Vec<Content<'a>> {
+        let partitions = 0..self.layout.partitions.len();
+        let nothing = |_: &mut dyn ImageSink| Ok(());
+        partitions
+            .map(|index| match keep == Some(index) {
+                true => Box::new(nothing) as Content<'a>,
+                false => self.content(index, trees, epoch),
+            })
+            .collect()
+    }
+
+    fn content<'a>(&'a self, index: usize, trees: &'a Trees, epoch: i64) -> Content<'a> {
         let partition = &self.layout.partitions[index];
         let (size, label) = (partition.spec.size, partition.spec.name.clone());
         if partition.spec.role == Role::Boot {
@@ -221,10 +271,14 @@ impl Plan {
             let hidden = u32::try_from(partition.offset / 512).unwrap_or(0);
             let options = fat::Options { size, serial: self.fat_serial, label, hidden_sectors: hidden };
             return Box::new(move |sink: &mut dyn ImageSink| {
-                Ok(fat::lay_out(trees.boot, &options)?.write(&trees.store, sink)?)
+                Ok(fat::lay_out(trees.boot, &options)?.write(trees.store, sink)?)
             });
         }
-        let tree = if partition.spec.role == Role::Root { trees.root } else { empty };
+        let tree = match partition.spec.role {
+            Role::Root => Some(trees.root),
+            _ if label == STATE => Some(trees.state),
+            _ => None,
+        };
         let uuid = self.ids[index];
         let options = ext4::Options {
             size,
@@ -234,9 +288,10 @@ impl Plan {
             time: Time::seconds(epoch),
             reserved_percent: 0,
         };
-        Box::new(
-            move |sink: &mut dyn ImageSink| Ok(ext4::lay_out(tree, &options)?.write(&trees.store, sink)?),
-        )
+        Box::new(move |sink: &mut dyn ImageSink| {
+            let empty = Tree::new(Meta::root_owned(0o755, Time::seconds(epoch)));
+            Ok(ext4::lay_out(tree.unwrap_or(&empty), &options)?.write(trees.store, sink)?)
+        })
     }
 }
 
@@ -246,6 +301,14 @@ pub struct Trees<'a> {
     pub boot: &'a Tree,
     /// The root filesystem, private files included.
     pub root: &'a Tree,
+    /// What a new `gt-state` has.
+    pub state: &'a Tree,
     /// Where the bytes are; private ones in memory.
-    pub store: Store,
+    pub store: &'a Store,
+}
+
+type Content<'a> = Box<dyn PartitionContent + 'a>;
+
+fn refs<'a>(contents: &'a [Content<'_>]) -> Vec<&'a dyn PartitionContent> {
+    contents.iter().map(|content| &**content as &dyn PartitionContent).collect()
 }

@@ -6,6 +6,7 @@ pub mod artifacts;
 mod assemble;
 mod base;
 pub mod boot;
+pub mod disk;
 pub mod image;
 pub mod import;
 pub mod locking;

@@ -6,12 +6,14 @@ mod adopt;
 mod artifacts;
 mod build;
 mod cache;
+mod cards;
 mod carry;
 mod check;
 mod completions;
 mod diff;
 mod doctor;
 mod export;
+mod flash;
 mod gc;
 mod inspect;
 mod known_hosts;
@@ -125,6 +127,8 @@ enum Command {
     Why(why::Why),
     Artifacts(artifacts::Artifacts),
     Cache(cache::Cache),
+    Flash(flash::Flash),
+    Cards(cards::Cards),
     Overlays(overlays::Overlays),
     Serve(serve::Serve),
     Status(status::Status),
@@ -169,6 +173,8 @@ pub fn main() -> ExitCode {
             Command::Why(c) => c.run(global),
             Command::Artifacts(c) => c.run(global),
             Command::Cache(c) => c.run(global),
+            Command::Flash(c) => c.run(global),
+            Command::Cards(c) => c.run(global),
             Command::Overlays(c) => c.run(global),
             Command::Serve(c) => c.run(global),
             Command::Status(c) => c.run(global),
@@ -237,5 +243,8 @@ mod tests {
         check::<Vec<super::check::Row>>("output-check");
         check::<Vec<super::known_hosts::Row>>("output-known-hosts");
         check::<crate::store::Freed>("output-gc");
+        check::<Vec<super::flash::Row>>("output-flash");
+        check::<Vec<super::flash::Candidate>>("output-flash-devices");
+        check::<Vec<crate::flash::cards::Card>>("output-cards");
     }
 }

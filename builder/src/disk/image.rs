@@ -87,19 +87,16 @@ pub fn write(
     bmap_path: &Path,
     progress: &Task,
 ) -> Result<Written, DiskError> {
-    let partitions = layout.partitions.len();
-    if contents.len() != partitions {
-        return Err(DiskError::Contents { contents: contents.len(), partitions });
-    }
     let path = output.path();
+    let whole = (path, layout.size);
     let fail = |source| DiskError::Io { path: path.into(), source };
     let temp = atomic::begin(path).map_err(fail)?;
     let file: &File = temp.as_file();
     let ranges = match output {
-        Output::Raw(_) => emit(layout, contents, &mut Raw::new(file), path, progress)?,
+        Output::Raw(_) => stream(layout, contents, whole, &mut Raw::new(file), progress)?,
         Output::Zstd(_) => {
             let mut zstd = Zstd::new(file, workers()).map_err(fail)?;
-            emit(layout, contents, &mut zstd, path, progress)?
+            stream(layout, contents, whole, &mut zstd, progress)?
         }
     };
     atomic::finish(temp, path).map_err(fail)?;
@@ -116,15 +113,21 @@ fn workers() -> u32 {
     std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
 }
 
-fn emit(
+/// Gives `backend` the bytes of `layout` on a medium of `size` bytes, which may be larger than
+/// [`DiskLayout::size`]: a GPT's backup is at the medium's end. `path` names it in errors.
+pub fn stream(
     layout: &DiskLayout,
     contents: &[&dyn PartitionContent],
+    (path, size): (&Path, u64),
     backend: &mut dyn Backend,
-    path: &Path,
     progress: &Task,
 ) -> Result<Vec<Range>, DiskError> {
+    let partitions = layout.partitions.len();
+    if contents.len() != partitions {
+        return Err(DiskError::Contents { contents: contents.len(), partitions });
+    }
     let fail = |source| DiskError::Io { path: path.into(), source };
-    let table = layout.table_bytes(layout.size)?;
+    let table = layout.table_bytes(size)?;
     let mut image = Image::new(backend, progress).map_err(fail)?;
     image.data(&table.head).map_err(fail)?;
     for (partition, content) in layout.partitions.iter().zip(contents) {
@@ -138,13 +141,12 @@ fn emit(
         image.skip_to(start + size).map_err(fail)?;
     }
     // Cannot underflow for a layout of ours; a table longer than its disk is the layout's error.
-    let tail = layout
-        .size
+    let tail = size
         .checked_sub(table.tail.len() as u64)
-        .ok_or_else(|| LayoutError::Disk { size: layout.size, what: "smaller than its table".into() })?;
+        .ok_or_else(|| LayoutError::Disk { size, what: "smaller than its table".into() })?;
     image.skip_to(tail).map_err(fail)?;
     image.data(&table.tail).map_err(fail)?;
-    image.skip_to(layout.size).map_err(fail)?;
+    image.skip_to(size).map_err(fail)?;
     image.finish().map_err(fail)
 }
 

@@ -16,8 +16,9 @@ pub mod read;
 use std::path::PathBuf;
 
 pub use bmap::{BLOCK, Bmap, Range};
-pub use image::{Blank, ContentError, Output, PartitionContent, Written, write};
-pub use layout::{DiskLayout, LayoutError, Partition, Role, Spec, Table, TableBytes, lay_out};
+pub use image::{Blank, ContentError, Output, PartitionContent, Written, stream, write};
+pub use layout::{ALIGN, DiskLayout, LayoutError, Partition, Role, Spec, Table, TableBytes, lay_out};
+pub use output::Backend;
 
 /// A disk image could not be written.
 #[derive(Debug, thiserror::Error)]

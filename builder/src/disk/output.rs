@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective, get_error_name};
 
 /// Takes the bytes of an image in order.
-pub(super) trait Backend {
+pub trait Backend {
     /// The next bytes, which begin `at` bytes from the start of the image.
     fn data(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// The next `len` bytes are zero and were never given.

@@ -110,11 +110,12 @@ impl Store {
         self.root.join("objects").join(&hex[..2]).join(&hex[2..])
     }
 
-    /// This store with some objects that are in memory alone: a node's secrets, which go into its
+    /// This store with some more objects that are in memory alone: a node's secrets, which go into its
     /// disk image and must never be written to the store.
     #[must_use]
     pub fn with_memory(&self, contents: Vec<Vec<u8>>) -> Store {
-        let memory = contents.into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect();
+        let mut memory = (*self.memory).clone();
+        memory.extend(contents.into_iter().map(|bytes| (Digest::of(&bytes), bytes)));
         Store { memory: Arc::new(memory), ..self.clone() }
     }
 

@@ -105,6 +105,20 @@ impl NodeKey {
         key.map(|key| Some(NodeKey(key))).ok_or(NodeKeyError::Malformed { path })
     }
 
+    /// A new key: its public half is registered by [`NodeKey::register`], the other one is a file for the
+    /// node's `gt-state` alone.
+    pub fn generate() -> (NodeKey, String) {
+        let identity = age::x25519::Identity::generate();
+        let secret = age::secrecy::ExposeSecret::expose_secret(&identity.to_string()).to_owned();
+        (NodeKey(identity.to_public()), secret + "\n")
+    }
+
+    /// Notes that this is the node's key from now on.
+    pub fn register(&self, folder: &Path, node: &str) -> io::Result<()> {
+        let path = folder.join("nodes").join(format!("{node}.age.pub"));
+        crate::io::atomic::write(&path, format!("{}\n", self.0).as_bytes())
+    }
+
     fn seal(&self, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
         Ok(age::encrypt(&self.0, bytes)?)
     }

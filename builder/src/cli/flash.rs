@@ -1,0 +1,448 @@
+//! `gt-image flash`: nodes onto cards.
+//! Must not know: how cards are written.
+//! Spec: design.md sections 11 and 13.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{self, BufRead, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use indicatif::HumanBytes;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Global, Hint, build::cluster_key, project::Project, report, select};
+use crate::build::disk::{Disk, Owner};
+use crate::build::image::{Private, STATE, Sizes};
+use crate::cluster::{ByteSize, Node};
+use crate::digest::{Digest, Key};
+use crate::flash::cards::{Card, Registry};
+use crate::flash::device::{Device, System};
+use crate::flash::medium::Medium;
+use crate::flash::refuse::{self, Refusal};
+use crate::flash::state::{self, State};
+use crate::flash::{self, Job, Outcome};
+use crate::layer::identity::ClusterKey;
+use crate::manifest::Manifest;
+use crate::overlay::{Description, Overlay};
+use crate::serve::secrets::NodeKey;
+use crate::store::{Generation, Store};
+use crate::tree::{Tree, TreePath};
+
+/// Write a node to a card, read it back, and only then make it bootable
+///
+/// Takes the node's current generation straight from the store. Asks before a
+/// device is overwritten. May be interrupted at any time: the card has no
+/// partition table then, and the same command goes on where it was. What a
+/// node has in gt-state stays.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image flash                                  the cards of this machine
+  gt-image flash --node fenn --device /dev/sdb
+  gt-image flash --node fenn --device /dev/sdb --node jast --device /dev/sdc
+  gt-image flash --node fenn --device fenn.img    a plain file")]
+pub struct Flash {
+    /// The node, or one of its generations (`fenn~1`); one for each device
+    #[arg(long, value_name = "NAME")]
+    node: Vec<String>,
+    /// The card, or a plain file; may be given several times
+    #[arg(long, value_name = "DEV")]
+    device: Vec<PathBuf>,
+    /// Let the root filesystem take all of the card that nothing else does
+    #[arg(long)]
+    grow: bool,
+    /// Size of the partition gt-state, such as 4G [default: as described]
+    #[arg(long, value_name = "SIZE")]
+    state: Option<ByteSize>,
+    /// Size of the partition gt-scratch [default: as described]
+    #[arg(long, value_name = "SIZE")]
+    scratch: Option<ByteSize>,
+    /// Make gt-state anew: what the node had there is lost
+    #[arg(long)]
+    wipe_state: bool,
+    /// Do not read the card back
+    #[arg(long)]
+    no_verify: bool,
+    /// Do not ask; also take what does not look like a card
+    #[arg(long)]
+    yes: bool,
+    /// Also a generation that was built with --keep-going
+    #[arg(long)]
+    allow_incomplete: bool,
+}
+
+/// One card that was written.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Row {
+    /// The node.
+    node: String,
+    /// The device or file.
+    device: PathBuf,
+    /// The generation's digest.
+    generation: String,
+    /// Bytes of the device.
+    size: u64,
+    /// Bytes that were written.
+    written: u64,
+    /// Bytes that an interrupted run had written and that are right.
+    reused: u64,
+    /// Bytes of no content, which were not written.
+    skipped: u64,
+    /// Bytes that were read back and are right.
+    verified: u64,
+    /// Whether the node's gt-state was left as it was.
+    state_kept: bool,
+    /// Seconds of writing.
+    writing_seconds: f64,
+    /// Seconds of reading back.
+    reading_seconds: f64,
+}
+
+/// One card of this machine.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Candidate {
+    /// What the machine tells of it.
+    #[serde(flatten)]
+    device: Device,
+    /// The node that it was last made for, as far as this store knows.
+    last: Option<String>,
+}
+
+/// One card on its way, with all that must live as long.
+struct Prepared<'a> {
+    node: &'a Node,
+    generation: Generation,
+    disk: Disk,
+    boot: Tree,
+    epoch: i64,
+    medium: Medium,
+    device: Option<Device>,
+    keep: Option<usize>,
+    key: Option<NodeKey>,
+}
+
+/// What all cards share.
+struct Common<'a> {
+    project: &'a Project,
+    description: &'a Description,
+    store: &'a Store,
+    registry: Registry,
+    key: ClusterKey,
+    folder: PathBuf,
+}
+
+impl Flash {
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        let project = Project::find(global)?;
+        let registry = Registry::of(&project.store);
+        if self.device.is_empty() {
+            return self.list(global, &registry);
+        }
+        if self.node.len() != self.device.len() {
+            let (nodes, devices) = (self.node.len(), self.device.len());
+            let error = anyhow::anyhow!("{nodes} nodes for {devices} devices");
+            return Err(
+                error.context(Hint("give one `--node` for each `--device`, in the same order".into()))
+            );
+        }
+        let mut seen = BTreeSet::new();
+        for path in &self.device {
+            if !seen.insert(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())) {
+                bail!("`{}` is named twice", path.display());
+            }
+        }
+        let description = project.load()?;
+        let progress = global.progress();
+        let store = Store::open(&project.store).context("opening the store")?;
+        let key = cluster_key(&project, &progress)?;
+        let folder = project.key.parent().unwrap_or(Path::new(".")).to_path_buf();
+        let common =
+            Common { project: &project, description: &description, store: &store, registry, key, folder };
+        let pairs = self.node.iter().zip(&self.device);
+        let prepared: Vec<Prepared<'_>> =
+            pairs.map(|(node, device)| self.prepare(&common, node, device)).collect::<Result<_, _>>()?;
+        let rows = Mutex::new(Vec::new());
+        let failed = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for card in &prepared {
+                scope.spawn(|| {
+                    // A card that failed, or whose thread panicked, spoils no other's result.
+                    let done = self.write(&common, card, &progress);
+                    match done {
+                        Ok(row) => rows.lock().unwrap_or_else(PoisonError::into_inner).push(row),
+                        Err(e) => failed.lock().unwrap_or_else(PoisonError::into_inner).push(e),
+                    }
+                });
+            }
+        });
+        let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+        rows.sort_by(|a: &Row, b| a.device.cmp(&b.device));
+        if global.json {
+            report::json(&rows)?;
+        }
+        for row in &rows {
+            progress.say(text(row).trim_end());
+        }
+        let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let last = failed.pop();
+        for error in &failed {
+            progress.say(&format!("error: {error:#}"));
+        }
+        last.map_or(Ok(ExitCode::SUCCESS), Err)
+    }
+
+    /// The cards of this machine. Nothing was flashed, which a script must notice.
+    fn list(&self, global: &Global, registry: &Registry) -> anyhow::Result<ExitCode> {
+        let known = registry.cards()?;
+        let cards = System::default().cards().context("looking for cards in /sys/block")?;
+        let rows: Vec<Candidate> =
+            cards.into_iter().map(|device| Candidate { last: last_node(&known, &device), device }).collect();
+        if global.json {
+            report::json(&rows)?;
+        } else {
+            report::print(
+                &rows.iter().map(|row| line(&row.device, row.last.as_deref())).collect::<String>(),
+            )?;
+        }
+        let what = if rows.is_empty() { "no card is in this machine" } else { "no device was named" };
+        Err(anyhow::anyhow!(what)
+            .context(Hint("run `gt-image flash --node NAME --device DEV`, also with a plain file".into())))
+    }
+
+    /// Everything that can be found wrong before a byte is written.
+    fn prepare<'a>(&self, common: &Common<'a>, name: &str, path: &Path) -> anyhow::Result<Prepared<'a>> {
+        let store = common.store;
+        let generation = select::generation(store, name)?;
+        let manifest: Manifest =
+            serde_json::from_slice(&generation.manifest).context("reading the manifest")?;
+        if !manifest.incomplete.is_empty() && !self.allow_incomplete {
+            let left: BTreeSet<_> = manifest.incomplete.iter().map(|m| m.overlay.as_str()).collect();
+            let left: Vec<_> = left.into_iter().collect();
+            let error = anyhow::anyhow!("the generation of `{name}` lacks overlays: {}", left.join(", "));
+            return Err(error.context(Hint("build it whole, or add `--allow-incomplete`".into())));
+        }
+        let node = common.description.cluster.node(&manifest.node).with_context(|| {
+            format!("`{}` is in the store, but not in `{}`", manifest.node, common.project.file.display())
+        })?;
+        let all = common.description.overlays.expand_node(node);
+        let in_it = |o: &&Overlay| manifest.overlays.iter().any(|built| built.name == o.name.as_str());
+        let overlays: Vec<&Overlay> = all.into_iter().filter(in_it).collect();
+        let root = store.tree(&generation.root)?;
+        let boot = store.tree(&generation.boot)?;
+        let owner = Owner {
+            cluster: common.description.cluster.name.as_str(),
+            node,
+            overlays: &overlays,
+            key: (&common.key, &common.folder),
+            epoch: manifest.epoch,
+        };
+        let device = self.device(path)?;
+        let sizes = Sizes { fill: None, state: self.state, scratch: self.scratch };
+        let mut disk = Disk::new(&owner, &root, &sizes, store)?;
+        let size = device.as_ref().map(|d| d.size).or_else(|| Some(std::fs::metadata(path).ok()?.len()));
+        let size = size.filter(|size| *size > 0);
+        let wanted = disk.plan.layout().size;
+        match (&device, size) {
+            (Some(device), _) => refuse::check(device, wanted, self.yes).map_err(refused)?,
+            (None, Some(size)) if size < wanted => {
+                return Err(refused(Refusal::Small { path: path.into(), size, wanted }));
+            }
+            _ => {}
+        }
+        if self.grow && size.is_some() {
+            disk = Disk::new(&owner, &root, &Sizes { fill: size, ..sizes }, store)?;
+        }
+        if size.is_some() {
+            self.ask(common, device.as_ref(), path, node)?;
+        }
+        let medium = flash::open(path, &disk.plan)?;
+        let keep = match state::find(&medium, &disk.plan) {
+            _ if self.wipe_state => None,
+            State::Stays(index) => Some(index),
+            State::None => None,
+            State::InTheWay { start, size } => {
+                let size = HumanBytes(size);
+                let text = format!(
+                    "`{}` has state of a node ({size} at byte {start}), which would be overwritten",
+                    path.display()
+                );
+                let hint = format!(
+                    "give `{STATE}` and the root the sizes that they had; add `--wipe-state` if it can go"
+                );
+                return Err(anyhow::anyhow!(text).context(Hint(hint)));
+            }
+        };
+        let mut key = None;
+        let has_state = disk.plan.layout().partitions.iter().any(|p| p.spec.name == STATE);
+        if has_state && keep.is_none() {
+            let (public, secret) = NodeKey::generate();
+            let path = TreePath::new("node.age")?;
+            let file = Private { path, bytes: secret.into_bytes(), mode: 0o400, owner: (0, 0), secret: None };
+            disk = disk.with_state(&[file], manifest.epoch)?;
+            key = Some(public);
+        }
+        Ok(Prepared { node, generation, disk, boot, epoch: manifest.epoch, medium, device, keep, key })
+    }
+
+    /// What is known of a device; nothing for a plain file.
+    fn device(&self, path: &Path) -> anyhow::Result<Option<Device>> {
+        use std::os::unix::fs::FileTypeExt;
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.file_type().is_block_device() => {}
+            Ok(meta) if meta.is_file() => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !path.starts_with("/dev") => return Ok(None),
+            Ok(_) => bail!("`{}` is neither a device nor a plain file", path.display()),
+            Err(e) => {
+                let error = anyhow::Error::new(e).context(format!("looking at `{}`", path.display()));
+                return Err(error.context(Hint("run `gt-image flash` to see the cards".into())));
+            }
+        }
+        let found = System::default().at(path).with_context(|| format!("looking at `{}`", path.display()))?;
+        found.map(Some).map_err(|disk| refused(Refusal::Partition { path: path.into(), disk }))
+    }
+
+    /// Asks for the user's word, with all that tells one card from another.
+    fn ask(
+        &self,
+        common: &Common<'_>,
+        device: Option<&Device>,
+        path: &Path,
+        node: &Node,
+    ) -> anyhow::Result<()> {
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            let error = anyhow::anyhow!("`{}` is overwritten only when somebody says so", path.display());
+            return Err(error.context(Hint("add `--yes`, or run it on a terminal".into())));
+        }
+        let mut out = io::stderr().lock();
+        match device {
+            Some(device) => {
+                write!(out, "{}", line(device, last_node(&common.registry.cards()?, device).as_deref()))?;
+            }
+            None => writeln!(out, "{}: a file", path.display())?,
+        }
+        write!(out, "overwrite it with {}? Type its name, {}: ", node.name, path.display())?;
+        out.flush()?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        if answer.trim() != path.to_string_lossy() {
+            bail!("nothing was done");
+        }
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        common: &Common<'_>,
+        card: &Prepared<'_>,
+        progress: &crate::io::progress::Progress,
+    ) -> anyhow::Result<Row> {
+        let name = card.node.name.as_str();
+        let mut from = Key::new("flashed").with(card.generation.digest.bytes());
+        for file in &card.disk.private {
+            from = from.with(file.path.as_bytes()).with(Digest::of(&file.bytes).bytes());
+        }
+        for partition in card.disk.plan.partitions() {
+            from = from.with(&partition.start.to_le_bytes()).with(&partition.size.to_le_bytes());
+        }
+        let job = Job {
+            medium: &card.medium,
+            plan: &card.disk.plan,
+            trees: card.disk.trees(&card.boot),
+            epoch: card.epoch,
+            from: from.finish(),
+            keep: card.keep,
+            verify: !self.no_verify,
+            progress,
+        };
+        let outcome = job.run().with_context(|| format!("flashing {name}"))?;
+        if let Some(key) = &card.key {
+            key.register(&common.folder, name).context("noting the node's key")?;
+        }
+        let Medium { path, size, .. } = &card.medium;
+        let id =
+            card.device.as_ref().and_then(|d| d.id.clone()).unwrap_or_else(|| path.display().to_string());
+        let generation = card.generation.digest.to_string();
+        common.registry.note(Card {
+            id,
+            model: card.device.as_ref().map_or_else(|| "file".into(), |d| d.model.clone()),
+            size: *size,
+            node: name.into(),
+            generation: generation.clone(),
+            at: 0,
+            times: 0,
+        })?;
+        let Outcome { written, reused, verified, writing, reading } = outcome;
+        Ok(Row {
+            node: name.into(),
+            device: path.clone(),
+            generation,
+            size: *size,
+            written,
+            reused,
+            skipped: size.saturating_sub(written + reused),
+            verified,
+            state_kept: card.keep.is_some(),
+            writing_seconds: writing,
+            reading_seconds: reading,
+        })
+    }
+}
+
+fn refused(refusal: Refusal) -> anyhow::Error {
+    let hint = refusal.hint();
+    anyhow::Error::new(refusal).context(Hint(hint))
+}
+
+fn last_node(cards: &[Card], device: &Device) -> Option<String> {
+    let id = device.id.as_ref()?;
+    cards.iter().find(|card| card.id == *id && card.size == device.size).map(|card| card.node.clone())
+}
+
+/// A device as people tell it from others.
+fn line(device: &Device, last: Option<&str>) -> String {
+    let mut out = format!("{}  {}  {}", device.path.display(), HumanBytes(device.size), device.model);
+    // Writing to a String cannot fail.
+    if !device.content.is_empty() {
+        let _ = write!(out, "  holds {}", device.content.join(", "));
+    }
+    if let Some(node) = last {
+        let _ = write!(out, "  was {node}");
+    }
+    for used in &device.used {
+        let _ = write!(out, "\n    {used}");
+    }
+    out + "\n"
+}
+
+fn text(row: &Row) -> String {
+    let rate = |bytes: u64, seconds: f64| HumanBytes((bytes as f64 / seconds.max(0.001)) as u64);
+    let mut out = format!(
+        "{}: {} has generation {}\n  wrote {} in {:.1} s ({}/s), left out {} of no content\n",
+        row.node,
+        row.device.display(),
+        row.generation.get(..19).unwrap_or(&row.generation),
+        HumanBytes(row.written),
+        row.writing_seconds,
+        rate(row.written, row.writing_seconds),
+        HumanBytes(row.skipped),
+    );
+    if row.reused > 0 {
+        let _ = writeln!(out, "  {} were there from a run that was interrupted", HumanBytes(row.reused));
+    }
+    if row.verified > 0 {
+        let bytes = HumanBytes(row.verified);
+        let rate = rate(row.verified, row.reading_seconds);
+        let _ = writeln!(out, "  read {bytes} back in {:.1} s ({rate}/s): all right", row.reading_seconds);
+    }
+    if row.state_kept {
+        let _ = writeln!(out, "  {STATE} is as it was");
+    }
+    out
+}

@@ -1,0 +1,242 @@
+//! Writing a node's disk to a card, straight from its trees: what is there, what may be overwritten, write, read
+//! back, and the partition table last.
+//! Must not know: the command line, how generations are made.
+//! Spec: design.md sections 11 and 13.
+//!
+//! ```text
+//! marker in sector 0, old tables wiped ─► probe ─► data ─► read back ─► table: its backup, then sector 0
+//! ```
+//!
+//! Until the last step the card has no table, so what was interrupted never boots half; the marker says how far it
+//! came, and the next run goes on there.
+
+pub mod cards;
+pub mod compare;
+pub mod device;
+pub mod marker;
+pub mod medium;
+mod probe;
+pub mod refuse;
+pub mod state;
+pub mod writer;
+
+use std::io;
+use std::time::Instant;
+
+use anyhow::Context;
+
+use self::compare::{Compare, Differs};
+use self::medium::{Buffer, Medium};
+use self::writer::{Bounds, Done, Table, Writer, mark};
+use crate::build::image::{Plan, Trees};
+use crate::digest::{Digest, Key};
+use crate::hint::Hint;
+use crate::io::progress::{Progress, Unit};
+
+/// Bytes at either end of a medium where tables of others may be.
+const ENDS: u64 = 1 << 20;
+
+/// One card and what goes on it.
+pub struct Job<'a> {
+    /// Where to.
+    pub medium: &'a Medium,
+    /// Where everything lies.
+    pub plan: &'a Plan,
+    /// What the partitions hold.
+    pub trees: Trees<'a>,
+    /// Time of all that is made.
+    pub epoch: i64,
+    /// What all of this is made from, so that another run knows that it is the same.
+    pub from: Digest,
+    /// The partition that stays as it is.
+    pub keep: Option<usize>,
+    /// Read everything back before the table is written.
+    pub verify: bool,
+    /// Where progress is shown.
+    pub progress: &'a Progress,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// Bytes that were written.
+    pub written: u64,
+    /// Bytes that an interrupted run had written.
+    pub reused: u64,
+    /// Bytes that were read back and are right.
+    pub verified: u64,
+    /// Seconds of writing.
+    pub writing: f64,
+    /// Seconds of reading back.
+    pub reading: f64,
+}
+
+impl Job<'_> {
+    /// Does it.
+    ///
+    /// # Errors
+    /// The medium fails, lies about its size, or gives back something else than was written. It has no
+    /// partition table then.
+    pub fn run(&self) -> anyhow::Result<Outcome> {
+        let bounds = self.bounds();
+        let what = Key::new("flash 1")
+            .with(self.from.bytes())
+            .with(&self.medium.size.to_le_bytes())
+            .with(&[u8::from(self.keep.is_some())])
+            .finish();
+        let mut buffer = Buffer::new();
+        let start = self.medium.read(0, marker::LEN, &mut buffer)?;
+        let resume = marker::read(start, &what);
+        if resume.is_none() {
+            self.clear(bounds, &what)?;
+        }
+        let begun = Instant::now();
+        let (done, table) = self.write(bounds, what, resume.unwrap_or(0))?;
+        let writing = begun.elapsed().as_secs_f64();
+        let begun = Instant::now();
+        let mut verified = 0;
+        if self.verify {
+            let mut compare = Compare::new(self.medium, Some(bounds));
+            self.stream("reading back", &mut compare).map_err(|e| self.fault(e))?;
+            verified = compare.compared;
+        }
+        self.finish(&table)?;
+        let Done { written, reused } = done;
+        Ok(Outcome { written, reused, verified, writing, reading: begun.elapsed().as_secs_f64() })
+    }
+
+    fn bounds(&self) -> Bounds {
+        let partitions = &self.plan.layout().partitions;
+        let size = self.medium.size;
+        Bounds {
+            first: partitions.first().map_or(size, |p| p.offset),
+            end: partitions.last().map_or(size, |p| p.offset + p.spec.size),
+        }
+    }
+
+    /// Takes away the tables that are there, and looks whether the card is as large as it says.
+    fn clear(&self, bounds: Bounds, what: &Digest) -> anyhow::Result<()> {
+        let Medium { size, path, .. } = self.medium;
+        mark(self.medium, what, 0)?;
+        let head = (marker::LEN as u64, ENDS.min(bounds.first));
+        // What is kept may reach to the end, or the disk may: the backup of a GPT has its place behind.
+        let tail = (size.saturating_sub(ENDS).max(bounds.end).next_multiple_of(4096), *size);
+        let mut buffer = Buffer::new();
+        for (from, to) in [head, tail] {
+            let Some(len) = to.checked_sub(from).and_then(|len| usize::try_from(len).ok()) else { continue };
+            buffer.resize(len).fill(0);
+            self.medium.write(from, &buffer)?;
+        }
+        self.medium.sync()?;
+        let keep = self.keep.and_then(|index| self.plan.layout().partitions.get(index));
+        if self.medium.device
+            && let Some(real) = probe::real_size(self.medium, keep.map(|p| (p.offset, p.spec.size)))?
+        {
+            let hint = "do not use this card: what is written to it is lost";
+            return Err(anyhow::anyhow!(
+                "`{}` says that it has {size} bytes, and keeps no more than {real}",
+                path.display()
+            )
+            .context(Hint(hint.into())));
+        }
+        Ok(())
+    }
+
+    fn write(&self, bounds: Bounds, what: Digest, resume: u64) -> anyhow::Result<(Done, Table)> {
+        std::thread::scope(|scope| {
+            let mut writer = Writer::start(scope, self.medium, bounds, what, resume);
+            let streamed = self.stream("writing", &mut writer);
+            // What the medium says comes first: the other error only follows from it.
+            let done = writer.finish().map_err(|e| self.fault(e.into()))?;
+            streamed.map(|()| done)
+        })
+    }
+
+    fn stream(&self, doing: &str, backend: &mut dyn crate::disk::Backend) -> anyhow::Result<()> {
+        let Medium { path, size, .. } = self.medium;
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        let task = self.progress.task(&format!("{doing} {name}"), Unit::Bytes, Some(*size));
+        self.plan.stream(&self.trees, self.epoch, self.keep, (path, *size), backend, &task)?;
+        Ok(())
+    }
+
+    /// The table, from its end to sector 0, and a look at what came of it.
+    fn finish(&self, table: &Table) -> anyhow::Result<()> {
+        let mut buffer = Buffer::new();
+        for (at, bytes) in table.iter().rev() {
+            buffer.resize(0);
+            buffer.push(bytes);
+            self.medium
+                .write(*at, &buffer)
+                .and_then(|()| self.medium.sync())
+                .map_err(|e| self.fault(e.into()))?;
+        }
+        for (at, bytes) in table.iter().filter(|_| self.verify) {
+            if self.medium.read(*at, bytes.len(), &mut buffer)? != bytes {
+                return Err(
+                    self.fault(io::Error::other("the partition table is not what was written").into())
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what a failing medium means.
+    fn fault(&self, error: anyhow::Error) -> anyhow::Error {
+        let path = self.medium.path.display();
+        match differs(&error) {
+            Some(Differs { at, .. }) => {
+                let place = self.place(at);
+                let text = format!("`{path}` gives back something else than was written, {place}");
+                error.context(text).context(Hint("try again once; if it happens again the card is bad".into()))
+            }
+            None => error.context(format!("`{path}` cannot be written")).context(Hint(
+                "put the card in again and run the same command: it goes on where it was; if it fails at the \
+                 same place, the card is bad"
+                    .into(),
+            )),
+        }
+    }
+
+    /// Where a byte lies, for people.
+    fn place(&self, at: u64) -> String {
+        let inside = |p: &&crate::disk::Partition| (p.offset..p.offset + p.spec.size).contains(&at);
+        match self.plan.layout().partitions.iter().find(inside) {
+            Some(p) => format!("in `{}`, {} bytes from its start", p.spec.name, at - p.offset),
+            None => "in the partition table".into(),
+        }
+    }
+}
+
+/// The difference that an error is about.
+pub fn differs(error: &anyhow::Error) -> Option<Differs> {
+    error.chain().find_map(|cause| {
+        let io = cause.downcast_ref::<io::Error>()?;
+        io.get_ref()?.downcast_ref::<Differs>().copied()
+    })
+}
+
+/// Opens a medium, and makes a new file as large as the plan wants it.
+///
+/// # Errors
+/// What the kernel says, with what to do about it.
+pub fn open(path: &std::path::Path, plan: &Plan) -> anyhow::Result<Medium> {
+    let opened = Medium::open(path, true).map_err(|e| {
+        let hint = match e.kind() {
+            io::ErrorKind::PermissionDenied => Some("run it as root"),
+            io::ErrorKind::ResourceBusy => Some("unmount it, and end what else uses it"),
+            _ => None,
+        };
+        let error = anyhow::Error::new(e).context(format!("opening `{}`", path.display()));
+        match hint {
+            Some(hint) => error.context(Hint(hint.into())),
+            None => error,
+        }
+    });
+    let mut medium = opened?;
+    if !medium.device && medium.size == 0 {
+        let size = plan.layout().size;
+        medium.set_size(size).with_context(|| format!("making `{}`", path.display()))?;
+    }
+    Ok(medium)
+}
