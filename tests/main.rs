@@ -15,6 +15,7 @@ mod disk_image;
 mod doctor;
 mod edge;
 mod fenn;
+mod flash;
 mod judge_disk;
 mod judge_ext4;
 mod judge_fat;
@@ -49,6 +50,7 @@ fn main() {
     trials.extend(check::trials());
     trials.extend(package::trials());
     trials.extend(pages::trials());
+    trials.extend(flash::trials());
     trials.extend(fenn::trials());
     trials.extend(netboot::trials());
     trials.extend(netroot::trials());

@@ -34,6 +34,8 @@ pub enum Tier {
     /// Root with CAP_SYS_RESOURCE, without which the kernel grows no mounted filesystem; containers and
     /// some virtual machines take it from root.
     Grow,
+    /// A file system in user space can be served, by Python.
+    Fuse,
     /// An ordinary user may make user namespaces with several ids.
     Userns,
 }
@@ -46,6 +48,7 @@ impl Tier {
             Tier::Qemu => "qemu",
             Tier::Archive => "archive",
             Tier::Grow => "grow",
+            Tier::Fuse => "fuse",
             Tier::Userns => "userns",
         }
     }
@@ -67,6 +70,11 @@ impl Tier {
                 let capable = rustix::thread::capabilities(None)
                     .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE));
                 (!capable).then(|| "CAP_SYS_RESOURCE is missing".into())
+            }
+            Tier::Fuse => {
+                let served = Command::new("/usr/bin/python3").args(["-c", "import fusepy"]).output();
+                let can = served.is_ok_and(|done| done.status.success()) && Path::new("/dev/fuse").exists();
+                (!can).then(|| "no /dev/fuse, or python3-fusepy is not installed".into())
             }
             Tier::Userns => which("newuidmap").is_none().then(|| "newuidmap is not installed".into()),
         }

@@ -35,7 +35,7 @@ pub struct Compare<'m> {
 impl<'m> Compare<'m> {
     /// Begins.
     pub fn new(medium: &'m Medium, bounds: Option<Bounds>) -> Compare<'m> {
-        Compare { medium, bounds, buffer: Buffer::new(), compared: 0 }
+        Compare { medium, bounds, buffer: Buffer::default(), compared: 0 }
     }
 }
 

@@ -24,14 +24,16 @@ pub struct Buffer {
     len: usize,
 }
 
-impl Buffer {
-    /// Room for one piece.
-    pub fn new() -> Buffer {
+/// Room for one piece.
+impl Default for Buffer {
+    fn default() -> Buffer {
         let bytes = vec![0; PIECE + ALIGN];
         let start = bytes.as_ptr().align_offset(ALIGN).min(ALIGN);
         Buffer { bytes, start, len: 0 }
     }
+}
 
+impl Buffer {
     /// The bytes in it.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.len]
@@ -142,7 +144,7 @@ impl ReadAt for Medium {
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
         let end = offset.checked_add(out.len() as u64).filter(|end| *end <= self.size);
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let mut buffer = Buffer::new();
+        let mut buffer = Buffer::default();
         let mut at = offset;
         while at < end {
             let start = at / ALIGN as u64 * ALIGN as u64;
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_aligned() {
-        let mut buffer = Buffer::new();
+        let mut buffer = Buffer::default();
         buffer.push(b"abc");
         assert_eq!(buffer.bytes().as_ptr() as usize % ALIGN, 0);
         assert_eq!((buffer.bytes(), buffer.room()), (&b"abc"[..], PIECE - 3));

@@ -84,7 +84,7 @@ impl Job<'_> {
             .with(&self.medium.size.to_le_bytes())
             .with(&[u8::from(self.keep.is_some())])
             .finish();
-        let mut buffer = Buffer::new();
+        let mut buffer = Buffer::default();
         let start = self.medium.read(0, marker::LEN, &mut buffer)?;
         let resume = marker::read(start, &what);
         if resume.is_none() {
@@ -121,7 +121,7 @@ impl Job<'_> {
         let head = (marker::LEN as u64, ENDS.min(bounds.first));
         // What is kept may reach to the end, or the disk may: the backup of a GPT has its place behind.
         let tail = (size.saturating_sub(ENDS).max(bounds.end).next_multiple_of(4096), *size);
-        let mut buffer = Buffer::new();
+        let mut buffer = Buffer::default();
         for (from, to) in [head, tail] {
             let Some(len) = to.checked_sub(from).and_then(|len| usize::try_from(len).ok()) else { continue };
             buffer.resize(len).fill(0);
@@ -162,7 +162,7 @@ impl Job<'_> {
 
     /// The table, from its end to sector 0, and a look at what came of it.
     fn finish(&self, table: &Table) -> anyhow::Result<()> {
-        let mut buffer = Buffer::new();
+        let mut buffer = Buffer::default();
         for (at, bytes) in table.iter().rev() {
             buffer.resize(0);
             buffer.push(bytes);

@@ -23,7 +23,7 @@ const FIRST: u64 = 64 << 20;
 pub fn real_size(medium: &Medium, keep: Option<(u64, u64)>) -> io::Result<Option<u64>> {
     let kept = |at: u64| keep.is_some_and(|(start, size)| at + MARK > start && at < start + size);
     let places: Vec<u64> = places(medium.size).into_iter().filter(|at| !kept(*at)).collect();
-    let mut buffer = Buffer::new();
+    let mut buffer = Buffer::default();
     for at in &places {
         buffer.resize(0);
         buffer.push(&mark(*at));
@@ -94,7 +94,7 @@ mod tests {
         std::fs::File::create(&path).unwrap().set_len(300 << 20).unwrap();
         let medium = Medium::open(&path, true).unwrap();
         assert_eq!(real_size(&medium, Some((64 << 20, 1 << 20))).unwrap(), None);
-        let mut kept = Buffer::new();
+        let mut kept = Buffer::default();
         assert!(medium.read(64 << 20, 4096, &mut kept).unwrap().iter().all(|b| *b == 0), "left alone");
     }
 }

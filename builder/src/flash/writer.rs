@@ -122,7 +122,7 @@ impl Backend for Writer<'_> {
             });
             if !fits {
                 self.send()?;
-                let mut buffer = self.empty.try_recv().unwrap_or_else(|_| Buffer::new());
+                let mut buffer = self.empty.try_recv().unwrap_or_else(|_| Buffer::default());
                 buffer.resize(0);
                 self.current = Some(Piece { at, buffer });
             }
@@ -157,7 +157,7 @@ fn run(
     resume: u64,
 ) -> io::Result<Done> {
     let mut done = Done::default();
-    let mut old = Buffer::new();
+    let mut old = Buffer::default();
     let mut since_sync = 0;
     for Piece { at, buffer } in work {
         let bytes = buffer.bytes();
@@ -168,7 +168,10 @@ fn run(
         if there {
             done.reused += len;
         } else {
-            medium.write(at, &buffer)?;
+            // So that the next run need not begin anew; a medium that is gone takes no note.
+            medium.write(at, &buffer).inspect_err(|_| {
+                let _ = medium.sync().and_then(|()| mark(medium, what, at));
+            })?;
             done.written += len;
             since_sync += len;
         }
@@ -188,7 +191,7 @@ fn run(
 
 /// Notes on the medium how far the writing has come.
 pub fn mark(medium: &Medium, what: &Digest, synced: u64) -> io::Result<()> {
-    let mut buffer = Buffer::new();
+    let mut buffer = Buffer::default();
     buffer.push(&marker::write(what, synced));
     medium.write(0, &buffer)
 }
