@@ -153,11 +153,11 @@ fn settle_packages(root: &Path) {
     write(
         &apt.join("sources.list.d/debian.sources"),
         &format!(
-            "Types: deb\nURIs: http://deb.debian.org/debian/\nSuites: trixie trixie-updates\n\
+            "Types: deb\nURIs: http://mirror.debian.org/debian/\nSuites: trixie trixie-updates\n\
              Components: main contrib non-free non-free-firmware\nSigned-By: {key}\n"
         ),
     );
-    let security = "http://deb.debian.org/debian-security/ trixie-security main";
+    let security = "http://mirror.debian.org/debian-security/ trixie-security main";
     write(&apt.join("sources.list"), &format!("deb [signed-by={key}] {security}\n"));
     let raspi = "/usr/share/keyrings/raspberrypi-archive-keyring.pgp";
     write(&root.join(&raspi[1..]), "their key");

@@ -285,7 +285,7 @@ fn archive_name(url: &str) -> String {
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     if host == "debian.org" || host.ends_with(".debian.org") {
         let last = path.rsplit('/').next().filter(|last| is_debian(last) && is_plain_word(last));
-        let security = host == "security.debian.org";
+        let security = host.starts_with("security.");
         return last.unwrap_or(if security { "debian-security" } else { "debian" }).to_owned();
     }
     if let Some((_, name)) = VENDORS.iter().find(|(vendor, _)| *vendor == host) {

@@ -196,7 +196,7 @@ mod tests {
     }
 
     /// As Raspberry Pi OS of 2025 to 2026 has them, and a key that is in the file.
-    const SOURCES: &str = "# Debian\nTypes: deb\nURIs: http://deb.debian.org/debian/\nSuites: trixie trixie-updates\n\
+    const SOURCES: &str = "# Debian\nTypes: deb\nURIs: http://mirror.debian.org/debian/\nSuites: trixie trixie-updates\n\
         Components: main contrib\nSigned-By: /usr/share/keyrings/debian-archive-keyring.pgp\n\n\
         Enabled: no\nTypes: deb\n\nTypes: deb-src\nURIs: http://s/\nSuites: x\nComponents: main\n\n\
         Types: deb\nURIs: http://v/debian\nSuites: stable\nComponents: main\nArchitectures: arm64,armhf\nSigned-By:\n \

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 const DPKG: &str = "Package: apt\nStatus: install ok installed\nArchitecture: all\n\n\
                     Package: dpkg\nStatus: install ok installed\nArchitecture: arm64\nVersion: 1.22\n";
 /// As Raspberry Pi OS has them.
-const DEBIAN: &str = "Types: deb\nURIs: http://deb.debian.org/debian/\nSuites: trixie trixie-updates\n\
+const DEBIAN: &str = "Types: deb\nURIs: http://mirror.debian.org/debian/\nSuites: trixie trixie-updates\n\
                       Components: main contrib\nSigned-By: /usr/share/keyrings/debian.pgp\n\n\
-                      Types: deb\nURIs: http://deb.debian.org/debian-security/\nSuites: trixie-security\n\
+                      Types: deb\nURIs: http://mirror.debian.org/debian-security/\nSuites: trixie-security\n\
                       Components: main\nSigned-By: /usr/share/keyrings/debian.pgp\n";
 const RASPI: &str =
     "deb [signed-by=/usr/share/keyrings/rpi.gpg] http://archive.raspberrypi.com/debian/ trixie main\n";
@@ -82,7 +82,7 @@ fn the_images_own_archives_are_found_with_their_keys() {
         ]
     );
     let of = |archive: &str| ground.apt.suites.iter().find(|s| s.archive == archive).unwrap();
-    let debian = Mirror::Root("http://deb.debian.org/debian".into());
+    let debian = Mirror::Root("http://mirror.debian.org/debian".into());
     assert_eq!(of("debian").mirrors, [Mirror::Host, debian], "the image's own comes last");
     assert_eq!(of("debian").keys, Keys::Brought(vec![b"debian's".to_vec()]), "by the link");
     let own = Mirror::Root("http://archive.raspberrypi.com/debian".into());
@@ -109,7 +109,7 @@ fn the_base_states_mirrors_and_leaves_archives_out() {
 #[test]
 fn what_the_machine_trusts_signs_what_states_no_key() {
     let mut bench = bench();
-    bench.put("etc/apt/sources.list", "deb http://ftp.de.debian.org/debian trixie main non-free-firmware\n");
+    bench.put("etc/apt/sources.list", "deb http://ftp.xx.debian.org/debian trixie main non-free-firmware\n");
     let told = bench.read().unwrap_err().to_string();
     assert!(
         told.starts_with(
@@ -164,10 +164,10 @@ fn what_cannot_be_is_told_with_file_line_and_remedy() {
 #[test]
 fn an_archive_is_known_by_its_address() {
     for (url, want) in [
-        ("http://deb.debian.org/debian", "debian"),
-        ("https://ftp.de.debian.org/debian/", "debian"),
-        ("http://security.debian.org/", "debian-security"),
-        ("http://security.debian.org/debian-security", "debian-security"),
+        ("http://mirror.debian.org/debian", "debian"),
+        ("https://ftp.xx.debian.org/debian/", "debian"),
+        ("http://security.xx.debian.org/", "debian-security"),
+        ("http://security.xx.debian.org/debian-security", "debian-security"),
         ("http://archive.raspberrypi.org/debian/", "raspberrypi"),
         ("https://example.org/debian", "example.org-debian"),
         ("https://debian/x", "at-debian-x"),
