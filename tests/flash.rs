@@ -25,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         trial("flash::a_card_is_filled_and_keeps_its_state", CARDS, state),
         trial("flash::a_bad_card_is_found_and_has_no_table", BAD, bad),
         trial("flash::an_interrupted_run_goes_on", BAD, interrupted),
+        trial("flash::verify_names_the_file_and_the_byte", TOOLS, verify),
     ]
 }
 
@@ -112,6 +113,68 @@ fn two() {
     assert!(told.contains("2 nodes for 1 devices"), "{told}");
     let args = ["flash", "--yes", "--node", "n1", "--device", names[0], "--node", "n2", "--device", names[0]];
     assert!(fails(&mut site.gt_image(args), 1).contains("named twice"));
+}
+
+fn verify() {
+    let site = site();
+    let verify = |image: &Path| {
+        let mut command = site.gt_image(["verify", "--node", "n1", "--json", "--image"]);
+        command.arg(image);
+        command
+    };
+    let card = site.path("card.img");
+    File::create(&card).unwrap().set_len(2 * CARD).unwrap();
+    row(&mut flash(&site, &card, &["--grow", "--state", "16M"]));
+    // What the sizes were is read from the card; an image may be packed.
+    let told: serde_json::Value = serde_json::from_str(&ok(&mut verify(&card))).unwrap();
+    assert!(
+        told["checked"].as_u64().unwrap() as usize > PAYLOAD && told["differences"] == serde_json::json!([])
+    );
+    ok(&mut site.gt_image(["build", "--node", "n1"]));
+    ok(&mut verify(&site.path("images/out/n1/disk.img.zst")));
+    // One bit of a file.
+    let file = File::options().read(true).write(true).open(&card).unwrap();
+    let place = payload_in(&card) + 7;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, place).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], place).unwrap();
+    let difference = |more: &str| {
+        let output = verify(&card).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{more}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let told = difference("a bit of a file");
+    assert_eq!(
+        (&told["byte"]["at"], &told["byte"]["partition"]),
+        (&place.into(), &"rootfs".into()),
+        "{told}"
+    );
+    let files = told["differences"].as_array().unwrap();
+    assert!(files.len() == 1 && files[0]["path"] == "/srv/payload", "{told}");
+    assert_eq!(files[0]["fields"][0]["name"], "content");
+    file.write_all_at(&byte, place).unwrap();
+    ok(&mut verify(&card));
+    // The table.
+    file.write_all_at(b"X", 1024 + 56).unwrap();
+    let told = verify(&card).output().unwrap();
+    assert_eq!(told.status.code(), Some(1));
+    // An object of the store.
+    ok(&mut site.gt_image(["verify", "--node", "n1"]));
+    let digest = sha256(&site.path("root/srv/payload"));
+    let objects = run("find", [site.path("images/store/objects").to_str().unwrap(), "-type", "f"]);
+    let object = objects.lines().find(|path| path.replace('/', "").ends_with(&digest)).unwrap();
+    let good = fs::read(object).unwrap();
+    let mut bad = good.clone();
+    bad[5] ^= 1;
+    run("chmod", ["u+w", object]);
+    fs::write(object, bad).unwrap();
+    let told = fails(&mut site.gt_image(["verify", "--node", "n1"]), 1);
+    assert!(told.contains("root /srv/payload: changed; content is"), "{told}");
+    fs::write(object, good).unwrap();
+    ok(&mut site.gt_image(["verify", "--node", "n1", "--rebuild"]));
+    site.write("overlays/role/files/etc/new", "new\n");
+    let told = fails(&mut site.gt_image(["verify", "--node", "n1", "--rebuild"]), 1);
+    assert!(told.contains("root /etc/new: added") && told.contains("hint:"), "{told}");
 }
 
 /// A loop device, detached when dropped.
@@ -279,8 +342,12 @@ impl Drop for Bad {
 
 /// Where the payload lies on a card of `n1`.
 fn payload(site: &Site) -> u64 {
+    payload_in(&image(site, "n1"))
+}
+
+fn payload_in(image: &Path) -> u64 {
     let first = &noise(9, PAYLOAD)[..4096];
-    let image = File::open(image(site, "n1")).unwrap();
+    let image = File::open(image).unwrap();
     let mut block = [0; 4096];
     let mut places = (520 * MIB..).step_by(4096);
     let found = |at: &u64| {

@@ -182,7 +182,7 @@ fn unpack(
         _ => Some(
             Decoder::new(&mut source)
                 .map_err(|e| packed(path, e))
-                .and_then(|mut decoder| copy(path, &mut decoder, store, &task)),
+                .and_then(|mut decoder| sparse(path, &mut decoder, store, &task)),
         ),
     };
     // Also after an error: a damaged download is told as such, not as what it happens to break.
@@ -212,11 +212,11 @@ fn unzip(path: &Path, file: File, store: &Store, task: &Task) -> Result<File, Di
         return Err(wrong(format!("{} files that end in `.img` in it, and one is wanted", images.len())));
     };
     let mut entry = archive.by_index(image).map_err(|e| wrong(e.to_string()))?;
-    copy(path, &mut entry, store, task)
+    sparse(path, &mut entry, store, task)
 }
 
 /// Decompresses into a file without a name, which goes when it is closed, also by a kill.
-fn copy(path: &Path, from: &mut dyn Read, store: &Store, task: &Task) -> Result<File, DiskImageError> {
+pub fn sparse(path: &Path, from: &mut dyn Read, store: &Store, task: &Task) -> Result<File, DiskImageError> {
     let io = |source| DiskImageError::Io { path: path.to_owned(), source };
     let file = tempfile::tempfile_in(store.root().join("tmp")).map_err(io)?;
     let mut piece = vec![0; PIECE];

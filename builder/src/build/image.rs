@@ -22,6 +22,8 @@ use crate::tree::{Inode, Kind, Meta, Object, Time, Tree, TreePath};
 const BOOT_SIZE: u64 = 512 << 20;
 /// The partition whose content outlives a node.
 pub const STATE: &str = "gt-state";
+/// The partition that is made anew at each boot.
+pub const SCRATCH: &str = "gt-scratch";
 /// Least free space of a root filesystem whose size is not fixed.
 const FREE_MIN: u64 = 512 << 20;
 
@@ -155,10 +157,12 @@ pub struct Plan {
 pub struct Sizes {
     /// Bytes of the medium, all of which the root filesystem is to take that nothing else does.
     pub fill: Option<u64>,
+    /// Size of the root filesystem.
+    pub root: Option<u64>,
     /// Size of `gt-state`.
-    pub state: Option<ByteSize>,
+    pub state: Option<u64>,
     /// Size of `gt-scratch`.
-    pub scratch: Option<ByteSize>,
+    pub scratch: Option<u64>,
 }
 
 /// Decides sizes and places. `root` is the image's own root, private files included.
@@ -174,19 +178,17 @@ pub fn plan(cluster: &str, node: &Node, root: &Tree, sizes: &Sizes) -> anyhow::R
 
 fn plan_with(cluster: &str, node: &Node, root: &Tree, sizes: &Sizes, more: u64) -> anyhow::Result<Plan> {
     let ids = DiskIds::new(cluster, node);
-    let root_size = match node.size {
-        Some(size) => size.bytes(),
+    let root_size = match sizes.root.or(node.size.map(ByteSize::bytes)) {
+        Some(size) => size,
         // A quarter of what is used is a fifth of the whole.
         None => ext4::roomy_size_for(root, |used| (used / 4).max(FREE_MIN))?,
     };
     let root_size = root_size / 4096 * 4096 + more;
     let mut specs = vec![("bootfs", Role::Boot, BOOT_SIZE), ("rootfs", Role::Root, root_size)];
-    let extra = [(STATE, sizes.state.or(node.state)), ("gt-scratch", sizes.scratch.or(node.scratch))];
-    specs.extend(
-        extra
-            .iter()
-            .filter_map(|(name, size)| size.map(|size| (*name, Role::Data, size.bytes() / 4096 * 4096))),
-    );
+    let extra = [(STATE, sizes.state, node.state), (SCRATCH, sizes.scratch, node.scratch)];
+    specs.extend(extra.iter().filter_map(|(name, size, stated)| {
+        Some((*name, Role::Data, size.or(stated.map(ByteSize::bytes))? / 4096 * 4096))
+    }));
     let table = match node.partition_table {
         PartitionTable::Gpt => disk::Table::Gpt { disk_guid: ids.uuid("disk") },
         PartitionTable::Mbr => disk::Table::Mbr { id: ids.serial("disk") },

@@ -50,9 +50,9 @@ pub struct Row {
 /// A field with both values.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct RowField {
-    name: String,
-    old: String,
-    new: String,
+    pub name: String,
+    pub old: String,
+    pub new: String,
 }
 
 impl Diff {

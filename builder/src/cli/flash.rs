@@ -15,8 +15,9 @@ use indicatif::HumanBytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Global, Hint, build::cluster_key, project::Project, report, select};
-use crate::build::disk::{Disk, Owner};
+use super::subject::{Shared, Subject};
+use super::{Global, Hint, project::Project, report};
+use crate::build::disk::Disk;
 use crate::build::image::{Private, STATE, Sizes};
 use crate::cluster::{ByteSize, Node};
 use crate::digest::{Digest, Key};
@@ -26,12 +27,8 @@ use crate::flash::medium::Medium;
 use crate::flash::refuse::{self, Refusal};
 use crate::flash::state::{self, State};
 use crate::flash::{self, Job, Outcome};
-use crate::layer::identity::ClusterKey;
-use crate::manifest::Manifest;
-use crate::overlay::{Description, Overlay};
 use crate::serve::secrets::NodeKey;
-use crate::store::{Generation, Store};
-use crate::tree::{Tree, TreePath};
+use crate::tree::TreePath;
 
 /// Write a node to a card, read it back, and only then make it bootable
 ///
@@ -114,25 +111,12 @@ pub struct Candidate {
 
 /// One card on its way, with all that must live as long.
 struct Prepared<'a> {
-    node: &'a Node,
-    generation: Generation,
+    subject: Subject<'a>,
     disk: Disk,
-    boot: Tree,
-    epoch: i64,
     medium: Medium,
     device: Option<Device>,
     keep: Option<usize>,
     key: Option<NodeKey>,
-}
-
-/// What all cards share.
-struct Common<'a> {
-    project: &'a Project,
-    description: &'a Description,
-    store: &'a Store,
-    registry: Registry,
-    key: ClusterKey,
-    folder: PathBuf,
 }
 
 impl Flash {
@@ -155,23 +139,19 @@ impl Flash {
                 bail!("`{}` is named twice", path.display());
             }
         }
-        let description = project.load()?;
         let progress = global.progress();
-        let store = Store::open(&project.store).context("opening the store")?;
-        let key = cluster_key(&project, &progress)?;
-        let folder = project.key.parent().unwrap_or(Path::new(".")).to_path_buf();
-        let common =
-            Common { project: &project, description: &description, store: &store, registry, key, folder };
+        let shared = Shared::open(project, &progress)?;
         let pairs = self.node.iter().zip(&self.device);
-        let prepared: Vec<Prepared<'_>> =
-            pairs.map(|(node, device)| self.prepare(&common, node, device)).collect::<Result<_, _>>()?;
+        let prepared: Vec<Prepared<'_>> = pairs
+            .map(|(node, device)| self.prepare(&shared, &registry, node, device))
+            .collect::<Result<_, _>>()?;
         let rows = Mutex::new(Vec::new());
         let failed = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for card in &prepared {
                 scope.spawn(|| {
                     // A card that failed, or whose thread panicked, spoils no other's result.
-                    let done = self.write(&common, card, &progress);
+                    let done = self.write(&shared, &registry, card, &progress);
                     match done {
                         Ok(row) => rows.lock().unwrap_or_else(PoisonError::into_inner).push(row),
                         Err(e) => failed.lock().unwrap_or_else(PoisonError::into_inner).push(e),
@@ -214,35 +194,28 @@ impl Flash {
     }
 
     /// Everything that can be found wrong before a byte is written.
-    fn prepare<'a>(&self, common: &Common<'a>, name: &str, path: &Path) -> anyhow::Result<Prepared<'a>> {
-        let store = common.store;
-        let generation = select::generation(store, name)?;
-        let manifest: Manifest =
-            serde_json::from_slice(&generation.manifest).context("reading the manifest")?;
-        if !manifest.incomplete.is_empty() && !self.allow_incomplete {
-            let left: BTreeSet<_> = manifest.incomplete.iter().map(|m| m.overlay.as_str()).collect();
+    fn prepare<'a>(
+        &self,
+        shared: &'a Shared,
+        registry: &Registry,
+        name: &str,
+        path: &Path,
+    ) -> anyhow::Result<Prepared<'a>> {
+        let subject = Subject::find(shared, name)?;
+        let missing = &subject.manifest.incomplete;
+        if !missing.is_empty() && !self.allow_incomplete {
+            let left: BTreeSet<_> = missing.iter().map(|m| m.overlay.as_str()).collect();
             let left: Vec<_> = left.into_iter().collect();
             let error = anyhow::anyhow!("the generation of `{name}` lacks overlays: {}", left.join(", "));
             return Err(error.context(Hint("build it whole, or add `--allow-incomplete`".into())));
         }
-        let node = common.description.cluster.node(&manifest.node).with_context(|| {
-            format!("`{}` is in the store, but not in `{}`", manifest.node, common.project.file.display())
-        })?;
-        let all = common.description.overlays.expand_node(node);
-        let in_it = |o: &&Overlay| manifest.overlays.iter().any(|built| built.name == o.name.as_str());
-        let overlays: Vec<&Overlay> = all.into_iter().filter(in_it).collect();
-        let root = store.tree(&generation.root)?;
-        let boot = store.tree(&generation.boot)?;
-        let owner = Owner {
-            cluster: common.description.cluster.name.as_str(),
-            node,
-            overlays: &overlays,
-            key: (&common.key, &common.folder),
-            epoch: manifest.epoch,
-        };
         let device = self.device(path)?;
-        let sizes = Sizes { fill: None, state: self.state, scratch: self.scratch };
-        let mut disk = Disk::new(&owner, &root, &sizes, store)?;
+        let sizes = Sizes {
+            state: self.state.map(ByteSize::bytes),
+            scratch: self.scratch.map(ByteSize::bytes),
+            ..Sizes::default()
+        };
+        let mut disk = subject.disk(&sizes)?;
         let size = device.as_ref().map(|d| d.size).or_else(|| Some(std::fs::metadata(path).ok()?.len()));
         let size = size.filter(|size| *size > 0);
         let wanted = disk.plan.layout().size;
@@ -254,10 +227,10 @@ impl Flash {
             _ => {}
         }
         if self.grow && size.is_some() {
-            disk = Disk::new(&owner, &root, &Sizes { fill: size, ..sizes }, store)?;
+            disk = subject.disk(&Sizes { fill: size, ..sizes })?;
         }
         if size.is_some() {
-            self.ask(common, device.as_ref(), path, node)?;
+            self.ask(registry, device.as_ref(), path, subject.node)?;
         }
         let medium = flash::open(path, &disk.plan)?;
         let keep = match state::find(&medium, &disk.plan) {
@@ -282,10 +255,10 @@ impl Flash {
             let (public, secret) = NodeKey::generate();
             let path = TreePath::new("node.age")?;
             let file = Private { path, bytes: secret.into_bytes(), mode: 0o400, owner: (0, 0), secret: None };
-            disk = disk.with_state(&[file], manifest.epoch)?;
+            disk = disk.with_state(&[file], subject.manifest.epoch)?;
             key = Some(public);
         }
-        Ok(Prepared { node, generation, disk, boot, epoch: manifest.epoch, medium, device, keep, key })
+        Ok(Prepared { subject, disk, medium, device, keep, key })
     }
 
     /// What is known of a device; nothing for a plain file.
@@ -308,7 +281,7 @@ impl Flash {
     /// Asks for the user's word, with all that tells one card from another.
     fn ask(
         &self,
-        common: &Common<'_>,
+        registry: &Registry,
         device: Option<&Device>,
         path: &Path,
         node: &Node,
@@ -323,7 +296,7 @@ impl Flash {
         let mut out = io::stderr().lock();
         match device {
             Some(device) => {
-                write!(out, "{}", line(device, last_node(&common.registry.cards()?, device).as_deref()))?;
+                write!(out, "{}", line(device, last_node(&registry.cards()?, device).as_deref()))?;
             }
             None => writeln!(out, "{}: a file", path.display())?,
         }
@@ -339,12 +312,14 @@ impl Flash {
 
     fn write(
         &self,
-        common: &Common<'_>,
+        shared: &Shared,
+        registry: &Registry,
         card: &Prepared<'_>,
         progress: &crate::io::progress::Progress,
     ) -> anyhow::Result<Row> {
-        let name = card.node.name.as_str();
-        let mut from = Key::new("flashed").with(card.generation.digest.bytes());
+        let Subject { node, generation, manifest, boot, .. } = &card.subject;
+        let name = node.name.as_str();
+        let mut from = Key::new("flashed").with(generation.digest.bytes());
         for file in &card.disk.private {
             from = from.with(file.path.as_bytes()).with(Digest::of(&file.bytes).bytes());
         }
@@ -354,8 +329,8 @@ impl Flash {
         let job = Job {
             medium: &card.medium,
             plan: &card.disk.plan,
-            trees: card.disk.trees(&card.boot),
-            epoch: card.epoch,
+            trees: card.disk.trees(boot),
+            epoch: manifest.epoch,
             from: from.finish(),
             keep: card.keep,
             verify: !self.no_verify,
@@ -363,18 +338,18 @@ impl Flash {
         };
         let outcome = job.run().with_context(|| format!("flashing {name}"))?;
         if let Some(key) = &card.key {
-            key.register(&common.folder, name).context("noting the node's key")?;
+            key.register(&shared.folder, name).context("noting the node's key")?;
         }
         let Medium { path, size, .. } = &card.medium;
         let id =
             card.device.as_ref().and_then(|d| d.id.clone()).unwrap_or_else(|| path.display().to_string());
-        let generation = card.generation.digest.to_string();
-        common.registry.note(Card {
+        let digest = generation.digest.to_string();
+        registry.note(Card {
             id,
             model: card.device.as_ref().map_or_else(|| "file".into(), |d| d.model.clone()),
             size: *size,
             node: name.into(),
-            generation: generation.clone(),
+            generation: digest.clone(),
             at: 0,
             times: 0,
         })?;
@@ -382,7 +357,7 @@ impl Flash {
         Ok(Row {
             node: name.into(),
             device: path.clone(),
-            generation,
+            generation: digest,
             size: *size,
             written,
             reused,

@@ -28,7 +28,9 @@ mod select;
 mod serve;
 mod server;
 mod status;
+mod subject;
 mod timeline;
+mod verify;
 mod why;
 
 use std::path::PathBuf;
@@ -128,6 +130,7 @@ enum Command {
     Artifacts(artifacts::Artifacts),
     Cache(cache::Cache),
     Flash(flash::Flash),
+    Verify(verify::Verify),
     Cards(cards::Cards),
     Overlays(overlays::Overlays),
     Serve(serve::Serve),
@@ -174,6 +177,7 @@ pub fn main() -> ExitCode {
             Command::Artifacts(c) => c.run(global),
             Command::Cache(c) => c.run(global),
             Command::Flash(c) => c.run(global),
+            Command::Verify(c) => c.run(global),
             Command::Cards(c) => c.run(global),
             Command::Overlays(c) => c.run(global),
             Command::Serve(c) => c.run(global),
@@ -246,5 +250,6 @@ mod tests {
         check::<Vec<super::flash::Row>>("output-flash");
         check::<Vec<super::flash::Candidate>>("output-flash-devices");
         check::<Vec<crate::flash::cards::Card>>("output-cards");
+        check::<super::verify::Answer>("output-verify");
     }
 }

@@ -149,7 +149,7 @@ fn content(path: &Path) -> Vec<String> {
 }
 
 /// The label of a FAT32 or ext filesystem that begins at `start`.
-pub(super) fn label(medium: &dyn ReadAt, start: u64) -> Option<String> {
+pub fn label(medium: &dyn ReadAt, start: u64) -> Option<String> {
     let mut bytes = [0; 2048];
     medium.read_at(&mut bytes, start).ok()?;
     let text = |bytes: &[u8]| {

@@ -94,6 +94,15 @@ impl Medium {
         Ok(Medium { file, path: path.into(), size, device })
     }
 
+    /// A file that is open already; `path` is what it is called in messages.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn of(file: File, path: &Path) -> io::Result<Medium> {
+        let size = (&file).seek(SeekFrom::End(0))?;
+        Ok(Medium { file, path: path.into(), size, device: false })
+    }
+
     /// Makes a new file so long.
     ///
     /// # Errors
@@ -144,6 +153,9 @@ impl ReadAt for Medium {
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
         let end = offset.checked_add(out.len() as u64).filter(|end| *end <= self.size);
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if !self.device {
+            return self.file.read_exact_at(out, offset);
+        }
         let mut buffer = Buffer::default();
         let mut at = offset;
         while at < end {
@@ -164,6 +176,24 @@ impl ReadAt for Medium {
     }
 }
 
+/// A partition of a medium.
+pub fn part(medium: &Medium, start: u64, size: u64) -> impl ReadAt + '_ {
+    struct Part<'m>(&'m Medium, u64, u64);
+    impl ReadAt for Part<'_> {
+        fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+            let Part(medium, start, size) = self;
+            let end = offset.checked_add(out.len() as u64).filter(|end| end <= size);
+            end.and(start.checked_add(offset))
+                .map_or(Err(io::ErrorKind::UnexpectedEof.into()), |at| medium.read_at(out, at))
+        }
+
+        fn size(&self) -> u64 {
+            self.2
+        }
+    }
+    Part(medium, start, size)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,7 +204,7 @@ mod tests {
         let path = dir.path().join("card");
         let bytes: Vec<u8> = (0..3 * PIECE as u32 + 700).map(|n| (n % 251) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
-        let medium = Medium::open(&path, false).unwrap();
+        let medium = Medium { device: true, ..Medium::open(&path, false).unwrap() };
         for (at, len) in [(0, 1), (PIECE - 3, 9), (5000, 2 * PIECE + 1), (bytes.len() - 5, 5)] {
             let mut out = vec![0; len];
             medium.read_at(&mut out, at as u64).unwrap();
