@@ -249,7 +249,7 @@ impl Plan {
         (path, size): (&Path, u64),
         backend: &mut dyn Backend,
         task: &Task,
-    ) -> anyhow::Result<Vec<disk::Range>> {
+    ) -> anyhow::Result<()> {
         let contents = self.contents(trees, epoch, keep);
         Ok(disk::stream(&self.layout, &refs(&contents), (path, size), backend, task)?)
     }

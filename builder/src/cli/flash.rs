@@ -26,7 +26,7 @@ use crate::flash::device::{Device, System};
 use crate::flash::medium::Medium;
 use crate::flash::refuse::{self, Refusal};
 use crate::flash::state::{self, State};
-use crate::flash::{self, Job, Outcome};
+use crate::flash::{self, Content, Job, Outcome};
 use crate::serve::secrets::NodeKey;
 use crate::tree::TreePath;
 
@@ -328,11 +328,13 @@ impl Flash {
         }
         let job = Job {
             medium: &card.medium,
-            plan: &card.disk.plan,
-            trees: card.disk.trees(boot),
-            epoch: manifest.epoch,
+            content: Content {
+                plan: &card.disk.plan,
+                trees: card.disk.trees(boot),
+                epoch: manifest.epoch,
+                keep: card.keep,
+            },
             from: from.finish(),
-            keep: card.keep,
             verify: !self.no_verify,
             progress,
         };

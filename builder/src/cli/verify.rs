@@ -26,7 +26,9 @@ use crate::digest::Digest;
 use crate::disk::read::{Found, partitions};
 use crate::flash::compare::Compare;
 use crate::flash::device::label;
-use crate::flash::{differs, medium::Medium, medium::part};
+use crate::flash::medium::{Medium, part};
+use crate::flash::pieces::Bounds;
+use crate::flash::{Content, differs};
 use crate::io::progress::{Progress, Unit};
 use crate::store::Store;
 use crate::tree::Tree;
@@ -225,14 +227,18 @@ fn image_of(
     let disk = subject.disk(&sizes(&medium, &found))?;
     let layout = disk.plan.layout();
     let keep = layout.partitions.iter().position(|p| p.spec.name == STATE);
-    let mut compare = Compare::new(&medium, None);
     let task = progress.task("comparing", Unit::Bytes, Some(medium.size));
-    let trees = disk.trees(&subject.boot);
-    let place = (image, medium.size);
-    let done = disk.plan.stream(&trees, subject.manifest.epoch, keep, place, &mut compare, &task);
-    answer.checked = compare.compared;
-    let Err(error) = done else { return Ok(()) };
+    let (trees, epoch) = (disk.trees(&subject.boot), subject.manifest.epoch);
+    let content = Content { plan: &disk.plan, trees, epoch, keep };
+    let error = match content.each((image, medium.size), Bounds::NONE, Compare::new(&medium), &task) {
+        Ok((compared, _)) => {
+            answer.checked = compared;
+            return Ok(());
+        }
+        Err(error) => error,
+    };
     let Some(first) = differs(&error) else { return Err(error) };
+    answer.checked = first.equal;
     let inside = |p: &&crate::disk::Partition| (p.offset..p.offset + p.spec.size).contains(&first.at);
     let partition = layout.partitions.iter().find(inside);
     answer.byte = Some(Byte {

@@ -92,11 +92,12 @@ pub fn write(
     let fail = |source| DiskError::Io { path: path.into(), source };
     let temp = atomic::begin(path).map_err(fail)?;
     let file: &File = temp.as_file();
+    let hasher = Some(Hasher::start().map_err(fail)?);
     let ranges = match output {
-        Output::Raw(_) => stream(layout, contents, whole, &mut Raw::new(file), progress)?,
+        Output::Raw(_) => emit(layout, contents, whole, &mut Raw::new(file), hasher, progress)?,
         Output::Zstd(_) => {
             let mut zstd = Zstd::new(file, workers()).map_err(fail)?;
-            stream(layout, contents, whole, &mut zstd, progress)?
+            emit(layout, contents, whole, &mut zstd, hasher, progress)?
         }
     };
     atomic::finish(temp, path).map_err(fail)?;
@@ -118,8 +119,20 @@ fn workers() -> u32 {
 pub fn stream(
     layout: &DiskLayout,
     contents: &[&dyn PartitionContent],
+    whole: (&Path, u64),
+    backend: &mut dyn Backend,
+    progress: &Task,
+) -> Result<(), DiskError> {
+    emit(layout, contents, whole, backend, None, progress).map(drop)
+}
+
+/// The same, and the ranges that have content when there is somebody to take their digests.
+fn emit(
+    layout: &DiskLayout,
+    contents: &[&dyn PartitionContent],
     (path, size): (&Path, u64),
     backend: &mut dyn Backend,
+    hasher: Option<Hasher>,
     progress: &Task,
 ) -> Result<Vec<Range>, DiskError> {
     let partitions = layout.partitions.len();
@@ -128,7 +141,7 @@ pub fn stream(
     }
     let fail = |source| DiskError::Io { path: path.into(), source };
     let table = layout.table_bytes(size)?;
-    let mut image = Image::new(backend, progress).map_err(fail)?;
+    let mut image = Image::new(backend, hasher, progress);
     image.data(&table.head).map_err(fail)?;
     for (partition, content) in layout.partitions.iter().zip(contents) {
         let (start, size) = (partition.offset, partition.spec.size);
@@ -185,13 +198,14 @@ impl ImageSink for Window<'_> {
     }
 }
 
-/// The whole image: cuts what it is given into whole blocks, passes them on and has them digested.
+/// The whole image: cuts what it is given into whole blocks, passes them on and may have them digested.
 ///
 /// A block of which any byte was given is mapped, its other bytes being zero; ranges are runs of
 /// such blocks.
 struct Image<'b> {
     backend: &'b mut dyn Backend,
-    hasher: Hasher,
+    /// Nothing when nobody wants digests: they cost more than all else.
+    hasher: Option<Hasher>,
     progress: &'b Task,
     /// Bytes given or skipped so far.
     position: u64,
@@ -204,10 +218,9 @@ struct Image<'b> {
 }
 
 impl<'b> Image<'b> {
-    fn new(backend: &'b mut dyn Backend, progress: &'b Task) -> io::Result<Image<'b>> {
-        let hasher = Hasher::start()?;
-        let buffer = hasher.buffer();
-        Ok(Image { backend, hasher, progress, position: 0, buffer, passed: 0, first: None })
+    fn new(backend: &'b mut dyn Backend, hasher: Option<Hasher>, progress: &'b Task) -> Image<'b> {
+        let buffer = Vec::with_capacity(BUFFER);
+        Image { backend, hasher, progress, position: 0, buffer, passed: 0, first: None }
     }
 
     /// Makes the buffer reach up to `position`: zeros where blocks are shared, a hole where whole
@@ -252,10 +265,13 @@ impl<'b> Image<'b> {
         }
         self.backend.data(self.passed, &self.buffer)?;
         self.passed += self.buffer.len() as u64;
-        let full = std::mem::take(&mut self.buffer);
-        self.hasher.bytes(full)?;
-        self.buffer = self.hasher.buffer();
-        Ok(())
+        match &self.hasher {
+            Some(hasher) => hasher.bytes(std::mem::replace(&mut self.buffer, hasher.buffer())),
+            None => {
+                self.buffer.clear();
+                Ok(())
+            }
+        }
     }
 
     /// Ends the open range with its block, or with the image.
@@ -263,14 +279,14 @@ impl<'b> Image<'b> {
         let Some(first) = self.first.take() else { return Ok(()) };
         self.pad(self.end().next_multiple_of(BLOCK).min(self.position))?;
         self.flush()?;
-        self.hasher.end(first)
+        self.hasher.as_ref().map_or(Ok(()), |hasher| hasher.end(first))
     }
 
     fn finish(mut self) -> io::Result<Vec<Range>> {
         self.end_range()?;
         self.hole_to(self.position)?;
         self.backend.finish(self.position)?;
-        self.hasher.finish()
+        self.hasher.map_or(Ok(Vec::new()), Hasher::finish)
     }
 }
 
@@ -349,7 +365,7 @@ mod tests {
     /// truth, block by block.
     fn check(steps: &[(bool, usize)]) {
         let (mut memory, progress) = (Memory::default(), task());
-        let mut image = Image::new(&mut memory, &progress).unwrap();
+        let mut image = Image::new(&mut memory, Some(Hasher::start().unwrap()), &progress);
         let (mut want, mut mapped) = (Vec::new(), Vec::new());
         for (at, &(data, len)) in steps.iter().enumerate() {
             let start = want.len();

@@ -6,9 +6,8 @@
 
 use std::io;
 
-use super::medium::{Buffer, Medium, PIECE};
-use super::writer::{Bounds, split};
-use crate::disk::Backend;
+use super::medium::{Buffer, Medium};
+use super::pieces::Worker;
 
 /// The first difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,46 +19,43 @@ pub struct Differs {
     pub found: u8,
     /// What should be.
     pub wanted: u8,
+    /// Bytes before it that were compared and equal.
+    pub equal: u64,
 }
 
-/// Takes a disk's bytes in order and reads the same from the medium.
+/// Reads from the medium what it is given.
 pub struct Compare<'m> {
     medium: &'m Medium,
-    /// Where data is; the table is left out. Nothing to compare all.
-    bounds: Option<Bounds>,
     buffer: Buffer,
-    /// Bytes that were equal.
-    pub compared: u64,
+    compared: u64,
 }
 
 impl<'m> Compare<'m> {
     /// Begins.
-    pub fn new(medium: &'m Medium, bounds: Option<Bounds>) -> Compare<'m> {
-        Compare { medium, bounds, buffer: Buffer::default(), compared: 0 }
+    pub fn new(medium: &'m Medium) -> Compare<'m> {
+        Compare { medium, buffer: Buffer::default(), compared: 0 }
     }
 }
 
-impl Backend for Compare<'_> {
-    fn data(&mut self, mut at: u64, bytes: &[u8]) -> io::Result<()> {
-        let data = self.bounds.map_or(bytes, |bounds| split(bounds, at, bytes).0);
-        for wanted in data.chunks(PIECE) {
-            let found = self.medium.read(at, wanted.len(), &mut self.buffer)?;
-            if found != wanted {
-                let pair = (at..).zip(found.iter().zip(wanted)).find(|(_, (found, wanted))| found != wanted);
-                let Some((at, (&found, &wanted))) = pair else { continue };
-                return Err(io::Error::other(Differs { at, found, wanted }));
+impl Worker for Compare<'_> {
+    /// Bytes that were equal.
+    type Done = u64;
+
+    fn piece(&mut self, start: u64, piece: &Buffer) -> io::Result<()> {
+        let wanted = piece.bytes();
+        let found = self.medium.read(start, wanted.len(), &mut self.buffer)?;
+        if found != wanted {
+            let pair = (start..).zip(found.iter().zip(wanted)).find(|(_, (found, wanted))| found != wanted);
+            if let Some((at, (&found, &wanted))) = pair {
+                let equal = self.compared + (at - start);
+                return Err(io::Error::other(Differs { at, found, wanted, equal }));
             }
-            at += wanted.len() as u64;
-            self.compared += wanted.len() as u64;
         }
+        self.compared += wanted.len() as u64;
         Ok(())
     }
 
-    fn hole(&mut self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _: u64) -> io::Result<()> {
-        Ok(())
+    fn finish(self) -> io::Result<u64> {
+        Ok(self.compared)
     }
 }

@@ -15,41 +15,73 @@ pub mod compare;
 pub mod device;
 pub mod marker;
 pub mod medium;
+pub mod pieces;
 mod probe;
 pub mod refuse;
 pub mod state;
 pub mod writer;
 
 use std::io;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
 
 use self::compare::{Compare, Differs};
 use self::medium::{Buffer, Medium};
-use self::writer::{Bounds, Done, Table, Writer, mark};
+use self::pieces::{Bounds, Pieces, Table, Worker};
+use self::writer::{Done, Writer, mark};
 use crate::build::image::{Plan, Trees};
 use crate::digest::{Digest, Key};
 use crate::hint::Hint;
-use crate::io::progress::{Progress, Unit};
+use crate::io::progress::{Progress, Task, Unit};
 
 /// Bytes at either end of a medium where tables of others may be.
 const ENDS: u64 = 1 << 20;
 
-/// One card and what goes on it.
-pub struct Job<'a> {
-    /// Where to.
-    pub medium: &'a Medium,
+/// What goes on a card.
+pub struct Content<'a> {
     /// Where everything lies.
     pub plan: &'a Plan,
     /// What the partitions hold.
     pub trees: Trees<'a>,
     /// Time of all that is made.
     pub epoch: i64,
-    /// What all of this is made from, so that another run knows that it is the same.
-    pub from: Digest,
     /// The partition that stays as it is.
     pub keep: Option<usize>,
+}
+
+impl Content<'_> {
+    /// Gives `worker` in pieces, on a thread of its own, all bytes of a medium of `size` bytes but those outside of
+    /// `bounds`. `path` names it in errors.
+    ///
+    /// # Errors
+    /// What the worker says comes first: another error only follows from it.
+    pub fn each<T: Send>(
+        &self,
+        (path, size): (&Path, u64),
+        bounds: Bounds,
+        worker: impl Worker<Done = T>,
+        task: &Task,
+    ) -> anyhow::Result<(T, Table)> {
+        std::thread::scope(|scope| {
+            let mut pieces = Pieces::start(scope, bounds, worker);
+            let Content { plan, trees, epoch, keep } = self;
+            let streamed = plan.stream(trees, *epoch, *keep, (path, size), &mut pieces, task);
+            let done = pieces.finish()?;
+            streamed.map(|()| done)
+        })
+    }
+}
+
+/// One card and what goes on it.
+pub struct Job<'a> {
+    /// Where to.
+    pub medium: &'a Medium,
+    /// What.
+    pub content: Content<'a>,
+    /// What all of this is made from, so that another run knows that it is the same.
+    pub from: Digest,
     /// Read everything back before the table is written.
     pub verify: bool,
     /// Where progress is shown.
@@ -82,7 +114,7 @@ impl Job<'_> {
         let what = Key::new("flash 1")
             .with(self.from.bytes())
             .with(&self.medium.size.to_le_bytes())
-            .with(&[u8::from(self.keep.is_some())])
+            .with(&[u8::from(self.content.keep.is_some())])
             .finish();
         let mut buffer = Buffer::default();
         let start = self.medium.read(0, marker::LEN, &mut buffer)?;
@@ -91,14 +123,13 @@ impl Job<'_> {
             self.clear(bounds, &what)?;
         }
         let begun = Instant::now();
-        let (done, table) = self.write(bounds, what, resume.unwrap_or(0))?;
+        let writer = Writer::new(self.medium, what, resume.unwrap_or(0));
+        let (done, table) = self.each("writing", bounds, writer)?;
         let writing = begun.elapsed().as_secs_f64();
         let begun = Instant::now();
         let mut verified = 0;
         if self.verify {
-            let mut compare = Compare::new(self.medium, Some(bounds));
-            self.stream("reading back", &mut compare).map_err(|e| self.fault(e))?;
-            verified = compare.compared;
+            (verified, _) = self.each("reading back", bounds, Compare::new(self.medium))?;
         }
         self.finish(&table)?;
         let Done { written, reused } = done;
@@ -106,7 +137,7 @@ impl Job<'_> {
     }
 
     fn bounds(&self) -> Bounds {
-        let partitions = &self.plan.layout().partitions;
+        let partitions = &self.content.plan.layout().partitions;
         let size = self.medium.size;
         Bounds {
             first: partitions.first().map_or(size, |p| p.offset),
@@ -128,7 +159,7 @@ impl Job<'_> {
             self.medium.write(from, &buffer)?;
         }
         self.medium.sync()?;
-        let keep = self.keep.and_then(|index| self.plan.layout().partitions.get(index));
+        let keep = self.content.keep.and_then(|index| self.content.plan.layout().partitions.get(index));
         if self.medium.device
             && let Some(real) = probe::real_size(self.medium, keep.map(|p| (p.offset, p.spec.size)))?
         {
@@ -142,22 +173,18 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn write(&self, bounds: Bounds, what: Digest, resume: u64) -> anyhow::Result<(Done, Table)> {
-        std::thread::scope(|scope| {
-            let mut writer = Writer::start(scope, self.medium, bounds, what, resume);
-            let streamed = self.stream("writing", &mut writer);
-            // What the medium says comes first: the other error only follows from it.
-            let done = writer.finish().map_err(|e| self.fault(e.into()))?;
-            streamed.map(|()| done)
-        })
-    }
-
-    fn stream(&self, doing: &str, backend: &mut dyn crate::disk::Backend) -> anyhow::Result<()> {
+    fn each<T: Send>(
+        &self,
+        doing: &str,
+        bounds: Bounds,
+        worker: impl Worker<Done = T>,
+    ) -> anyhow::Result<(T, Table)> {
         let Medium { path, size, .. } = self.medium;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         let task = self.progress.task(&format!("{doing} {name}"), Unit::Bytes, Some(*size));
-        self.plan.stream(&self.trees, self.epoch, self.keep, (path, *size), backend, &task)?;
-        Ok(())
+        // What the medium says is an I/O error; what the trees lack is told as it is.
+        let fault = |e: anyhow::Error| if e.is::<io::Error>() { self.fault(e) } else { e };
+        self.content.each((path, *size), bounds, worker, &task).map_err(fault)
     }
 
     /// The table, from its end to sector 0, and a look at what came of it.
@@ -201,7 +228,7 @@ impl Job<'_> {
     /// Where a byte lies, for people.
     fn place(&self, at: u64) -> String {
         let inside = |p: &&crate::disk::Partition| (p.offset..p.offset + p.spec.size).contains(&at);
-        match self.plan.layout().partitions.iter().find(inside) {
+        match self.content.plan.layout().partitions.iter().find(inside) {
             Some(p) => format!("in `{}`, {} bytes from its start", p.spec.name, at - p.offset),
             None => "in the partition table".into(),
         }
@@ -220,7 +247,7 @@ pub fn differs(error: &anyhow::Error) -> Option<Differs> {
 ///
 /// # Errors
 /// What the kernel says, with what to do about it.
-pub fn open(path: &std::path::Path, plan: &Plan) -> anyhow::Result<Medium> {
+pub fn open(path: &Path, plan: &Plan) -> anyhow::Result<Medium> {
     let opened = Medium::open(path, true).map_err(|e| {
         let hint = match e.kind() {
             io::ErrorKind::PermissionDenied => Some("run it as root"),
