@@ -15,6 +15,8 @@ use crate::support::{Tier, fails, ok, repository, run, trial};
 
 const TOOLS: &[Tier] = &[Tier::Judge(&["sgdisk", "e2fsck", "dumpe2fs", "debugfs", "fsck.vfat"])];
 const CARDS: &[Tier] = &[Tier::Root, Tier::Judge(&["losetup", "sgdisk", "e2fsck", "debugfs", "mount"])];
+const STATE: &[Tier] =
+    &[Tier::Root, Tier::Fuse, Tier::Judge(&["losetup", "sgdisk", "e2fsck", "debugfs", "mount"])];
 const BAD: &[Tier] = &[Tier::Root, Tier::Fuse, Tier::Judge(&["losetup", "sgdisk"])];
 
 pub fn trials() -> Vec<Trial> {
@@ -22,7 +24,7 @@ pub fn trials() -> Vec<Trial> {
         trial("flash::a_file_is_the_image_byte_for_byte", TOOLS, plain_file),
         trial("flash::two_nodes_go_on_two_cards_in_one_run", TOOLS, two),
         trial("flash::what_must_not_be_overwritten_is_left_alone", CARDS, refusals),
-        trial("flash::a_card_is_filled_and_keeps_its_state", CARDS, state),
+        trial("flash::a_card_is_filled_and_keeps_its_state", STATE, state),
         trial("flash::a_bad_card_is_found_and_has_no_table", BAD, bad),
         trial("flash::an_interrupted_run_goes_on", BAD, interrupted),
         trial("flash::verify_names_the_file_and_the_byte", TOOLS, verify),
@@ -282,6 +284,20 @@ fn state() {
         assert!(told.contains("has state of a node") && told.contains("--wipe-state"), "{told}");
     }
     assert_eq!(sha256(&file), before, "a refusal writes nothing");
+    // A flash that is interrupted leaves no table, and the state is found all the same.
+    drop(card);
+    {
+        let disk = Bad::new(&site, &file, &format!("fails={}", payload(&site) + 20 * MIB));
+        fails(&mut flash(&site, disk.path(), &["--grow", "--state", "32M"]), 1);
+    }
+    assert!(has_no_table(&file));
+    let card = Loop::new(&file);
+    let told = fails(&mut flash(&site, card.path(), &["--state", "32M"]), 1);
+    assert!(told.contains("has state of a node"), "{told}");
+    let told = row(&mut flash(&site, card.path(), &["--grow", "--state", "32M"]));
+    assert_eq!(told["state_kept"], true, "{told}");
+    inside(start, size, &mut |part| found = run("debugfs", ["-R", "cat note", part]));
+    assert_eq!(found, "years of work\n");
     let told = row(&mut flash(&site, card.path(), &["--grow", "--state", "32M", "--wipe-state"]));
     assert_eq!(told["state_kept"], false);
     inside(start, size, &mut |part| {

@@ -24,6 +24,7 @@ mod kernel;
 mod manifests;
 mod netboot;
 mod netroot;
+mod official_image;
 mod ops;
 mod package;
 mod pages;
@@ -46,6 +47,7 @@ fn main() {
     trials.extend(small::trials());
     trials.extend(disk_image::trials());
     trials.extend(raspios::trials());
+    trials.extend(official_image::trials());
     trials.extend(artifacts::trials());
     trials.extend(check::trials());
     trials.extend(package::trials());

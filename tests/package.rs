@@ -11,9 +11,16 @@ use crate::support::{Tier, binary, ok, repository, run, trial};
 
 const PACK: &[Tier] =
     &[Tier::Judge(&["dpkg-deb", "lintian", "readelf", "strip", "git", "python3", "shellcheck"])];
+const INSTALL: &[Tier] = &[
+    Tier::Root,
+    Tier::Judge(&["dpkg", "dpkg-deb", "readelf", "strip", "git", "python3", "systemd-sysusers", "unshare"]),
+];
 
 pub fn trials() -> Vec<Trial> {
-    vec![trial("package::debians_own_tools_take_it", PACK, packed)]
+    vec![
+        trial("package::debians_own_tools_take_it", PACK, packed),
+        trial("package::dpkg_installs_it_and_takes_it_away", INSTALL, installed),
+    ]
 }
 
 fn packed() {
@@ -46,6 +53,45 @@ fn packed() {
     assert!(listed.lines().all(|line| line.contains(" root/root ")), "{listed}");
     assert!(!listed.contains("examples/secrets") && !listed.contains(".deb"), "{listed}");
     examples_plan(&dir.path().join("root"), package);
+}
+
+/// This machine's own root below a layer that is thrown away: dpkg's database, users and all.
+const THROWN_AWAY: &str = r#"
+mount -t tmpfs tmpfs "$1" && mkdir "$1/upper" "$1/work" "$1/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
+mount -t proc proc "$1/root/proc"
+mkdir -p "$1/root/mnt" && cp "$2" "$1/root/mnt/gt-image.deb"
+exec chroot "$1/root" sh -ec "$3"
+"#;
+
+const INSTALL_AND_PURGE: &str = r#"
+dpkg -i /mnt/gt-image.deb
+gt-image --version
+dpkg -V gt-image
+getent passwd gt-image
+systemctl list-unit-files --root=/ --no-legend 'gt-image*' || true
+dpkg -i /mnt/gt-image.deb
+mkdir -p /var/lib/gt-image && touch /var/lib/gt-image/boots
+dpkg -r gt-image
+test ! -e /usr/bin/gt-image && test -e /var/lib/gt-image/boots
+dpkg -P gt-image
+test ! -e /var/lib/gt-image
+test -z "$(find /usr /etc -name '*gt-image*' -newer /mnt/gt-image.deb ! -type d)"
+echo all gone
+"#;
+
+fn installed() {
+    let dir = tempfile::tempdir().unwrap();
+    let package = pack(&dir.path().join("out"), "022");
+    let place = dir.path().join("root");
+    fs::create_dir(&place).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", THROWN_AWAY, "sh"]);
+    let said = ok(command.arg(place).arg(package).arg(INSTALL_AND_PURGE));
+    assert!(said.contains(concat!("gt-image ", env!("CARGO_PKG_VERSION"))), "{said}");
+    assert!(said.contains("/usr/sbin/nologin") && said.ends_with("all gone\n"), "{said}");
+    // Nothing is on a network because a package was installed.
+    assert!(!said.lines().any(|line| line.contains(".socket") && line.contains(" enabled ")), "{said}");
 }
 
 /// Packs the program under test; gives the package.

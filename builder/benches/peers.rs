@@ -7,11 +7,11 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use common::{Fallible, emulated};
+use common::{Cost, Fallible, Site, emulated, run};
 
 fn main() -> Fallible<()> {
     let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
@@ -32,51 +32,6 @@ fn main() -> Fallible<()> {
         base(&site)?;
     }
     Ok(())
-}
-
-/// A copy of the repository's description with a store of its own and the shared cache.
-struct Site {
-    dir: tempfile::TempDir,
-    repository: PathBuf,
-}
-
-/// Wall seconds and peak memory in MiB.
-#[derive(Clone, Copy)]
-struct Cost {
-    wall: f64,
-    peak: f64,
-}
-
-impl Site {
-    fn new() -> Fallible<Site> {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
-        let dir = tempfile::Builder::new().prefix("gt-bench-").tempdir_in(repository.join("target"))?;
-        for name in ["cluster.toml", "overlays"] {
-            run(Command::new("cp").arg("-a").arg(repository.join(name)).arg(dir.path()))?;
-        }
-        fs::create_dir(dir.path().join("images"))?;
-        for name in ["debian-trixie.toml", "debian-trixie.lock"] {
-            fs::copy(repository.join("images").join(name), dir.path().join("images").join(name))?;
-        }
-        Ok(Site { dir, repository })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Runs the program here and says what it cost.
-    fn gt_image(&self, args: &[&str]) -> Fallible<Cost> {
-        let log = self.path("time");
-        let mut command = Command::new("/usr/bin/time");
-        command.args(["-f", "%M", "-o"]).arg(&log).arg(env!("CARGO_BIN_EXE_gt-image"));
-        command.args(["--progress", "off", "--cache"]).arg(self.repository.join("images/cache"));
-        let begun = Instant::now();
-        run(command.current_dir(self.dir.path()).args(args))?;
-        let wall = begun.elapsed().as_secs_f64();
-        let peak = fs::read_to_string(log)?.trim().parse::<f64>()? / 1024.0;
-        Ok(Cost { wall, peak })
-    }
 }
 
 fn row(work: &str, ours: Cost, peer: Option<f64>) {
@@ -228,12 +183,4 @@ fn base(site: &Site) -> Fallible<()> {
     row("base layer, and mmdebstrap", ours, Some(begun.elapsed().as_secs_f64()));
     println!("({} packages)", packages.len());
     Ok(())
-}
-
-fn run(command: &mut Command) -> Fallible<()> {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)).into())
 }

@@ -38,6 +38,8 @@ pub enum Tier {
     Fuse,
     /// An ordinary user may make user namespaces with several ids.
     Userns,
+    /// The host from which Raspberry Pi's own image comes answers.
+    Official,
 }
 
 impl Tier {
@@ -50,6 +52,7 @@ impl Tier {
             Tier::Grow => "grow",
             Tier::Fuse => "fuse",
             Tier::Userns => "userns",
+            Tier::Official => "official",
         }
     }
 
@@ -77,6 +80,13 @@ impl Tier {
                 (!can).then(|| "no /dev/fuse, or python3-fusepy is not installed".into())
             }
             Tier::Userns => which("newuidmap").is_none().then(|| "newuidmap is not installed".into()),
+            Tier::Official => {
+                let base = std::fs::read_to_string(repository().join("images/raspios-lite.toml")).ok()?;
+                let url = base.lines().find_map(|line| line.strip_prefix("url = \""))?.trim_end_matches('"');
+                let asked =
+                    Command::new("curl").args(["-fsIL", "--connect-timeout", "3", "-m", "10", url]).output();
+                (!asked.is_ok_and(|done| done.status.success())).then(|| format!("{url} cannot be fetched"))
+            }
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::io::atomic;
 use crate::io::progress::Task;
 use crate::io::sink::ImageSink;
 
+/// [`BLOCK`] as a length.
+const BLOCK_BYTES: usize = 4096;
+
 /// Why a partition has no content; `?` makes one of any error.
 pub type ContentError = Box<dyn Error + Send + Sync>;
 
@@ -250,6 +253,20 @@ impl<'b> Image<'b> {
         if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
     }
 
+    /// Adds bytes to the buffer, which is passed on whenever it has a multiple of `full`.
+    fn gather(&mut self, mut bytes: &[u8], full: usize) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(full - self.buffer.len() % full));
+            self.buffer.extend_from_slice(now);
+            self.position += now.len() as u64;
+            bytes = later;
+            if self.buffer.len().is_multiple_of(full) {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
     fn hole_to(&mut self, to: u64) -> io::Result<()> {
         if to > self.passed {
             self.backend.hole(to - self.passed)?;
@@ -291,22 +308,30 @@ impl<'b> Image<'b> {
 }
 
 impl ImageSink for Image<'_> {
-    fn data(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
         self.close_gap()?;
         self.progress.advance(bytes.len() as u64);
-        while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(BUFFER - self.buffer.len()));
-            self.buffer.extend_from_slice(now);
-            self.position += now.len() as u64;
-            bytes = later;
-            if self.buffer.len() == BUFFER {
-                self.flush()?;
-            }
+        if self.hasher.is_some() {
+            return self.gather(bytes, BUFFER);
         }
-        Ok(())
+        // Only digests want large buffers; without them whole blocks are spared a copy.
+        let missing = self.buffer.len().next_multiple_of(BLOCK_BYTES) - self.buffer.len();
+        let (first, bytes) = bytes.split_at(missing.min(bytes.len()));
+        self.gather(first, BLOCK_BYTES)?;
+        if missing == 0 {
+            // Nothing, or zeros up to a block's end.
+            self.flush()?;
+        }
+        let (whole, last) = bytes.split_at(bytes.len() - bytes.len() % BLOCK_BYTES);
+        if !whole.is_empty() {
+            self.backend.data(self.passed, whole)?;
+            self.passed += whole.len() as u64;
+            self.position += whole.len() as u64;
+        }
+        self.gather(last, BLOCK_BYTES)
     }
 
     fn skip(&mut self, len: u64) -> io::Result<()> {
@@ -364,16 +389,17 @@ mod tests {
     /// Gives the steps, `true` for content, and checks image, holes and ranges against the plain
     /// truth, block by block.
     fn check(steps: &[(bool, usize)]) {
-        let (mut memory, progress) = (Memory::default(), task());
+        let (mut memory, mut plain, progress) = (Memory::default(), Memory::default(), task());
         let mut image = Image::new(&mut memory, Some(Hasher::start().unwrap()), &progress);
+        let mut without = Image::new(&mut plain, None, &progress);
         let (mut want, mut mapped) = (Vec::new(), Vec::new());
         for (at, &(data, len)) in steps.iter().enumerate() {
             let start = want.len();
             let byte = u8::try_from(at % 250).unwrap() + 1;
             match data {
-                true => image.data(&vec![byte; len]).unwrap(),
-                false => image.skip(len as u64).unwrap(),
-            }
+                true => [&mut image, &mut without].map(|i| i.data(&vec![byte; len]).unwrap()),
+                false => [&mut image, &mut without].map(|i| i.skip(len as u64).unwrap()),
+            };
             want.resize(start + len, if data { byte } else { 0 });
             mapped.resize(want.len().div_ceil(4096), false);
             if data && len > 0 {
@@ -381,7 +407,9 @@ mod tests {
             }
         }
         let ranges = image.finish().unwrap();
+        assert_eq!(without.finish().unwrap(), []);
         assert!(memory.0 == want, "{steps:?}");
+        assert!(plain.0 == want && plain.1 == memory.1, "without digests: {steps:?}");
         let mut found = vec![false; mapped.len()];
         for Range { first, last, digest } in &ranges {
             let blocks = usize::try_from(*first).unwrap()..usize::try_from(*last).unwrap() + 1;

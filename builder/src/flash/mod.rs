@@ -28,11 +28,13 @@ use std::time::Instant;
 use anyhow::Context;
 
 use self::compare::{Compare, Differs};
+use self::marker::Marker;
 use self::medium::{Buffer, Medium};
 use self::pieces::{Bounds, Pieces, Table, Worker};
 use self::writer::{Done, Writer, mark};
 use crate::build::image::{Plan, Trees};
 use crate::digest::{Digest, Key};
+use crate::disk::Partition;
 use crate::hint::Hint;
 use crate::io::progress::{Progress, Task, Unit};
 
@@ -117,13 +119,14 @@ impl Job<'_> {
             .with(&[u8::from(self.content.keep.is_some())])
             .finish();
         let mut buffer = Buffer::default();
-        let start = self.medium.read(0, marker::LEN, &mut buffer)?;
-        let resume = marker::read(start, &what);
-        if resume.is_none() {
-            self.clear(bounds, &what)?;
-        }
+        let begun = Marker::read(self.medium.read(0, marker::LEN, &mut buffer)?);
+        let kept = self.kept().map(|part| (part.offset, part.spec.size));
+        let marker = match begun.filter(|begun| begun.what == what) {
+            Some(begun) => begun,
+            None => self.clear(bounds, Marker { what, synced: 0, kept })?,
+        };
         let begun = Instant::now();
-        let writer = Writer::new(self.medium, what, resume.unwrap_or(0));
+        let writer = Writer::new(self.medium, marker);
         let (done, table) = self.each("writing", bounds, writer)?;
         let writing = begun.elapsed().as_secs_f64();
         let begun = Instant::now();
@@ -146,9 +149,9 @@ impl Job<'_> {
     }
 
     /// Takes away the tables that are there, and looks whether the card is as large as it says.
-    fn clear(&self, bounds: Bounds, what: &Digest) -> anyhow::Result<()> {
+    fn clear(&self, bounds: Bounds, marker: Marker) -> anyhow::Result<Marker> {
         let Medium { size, path, .. } = self.medium;
-        mark(self.medium, what, 0)?;
+        mark(self.medium, &marker)?;
         let head = (marker::LEN as u64, ENDS.min(bounds.first));
         // What is kept may reach to the end, or the disk may: the backup of a GPT has its place behind.
         let tail = (size.saturating_sub(ENDS).max(bounds.end).next_multiple_of(4096), *size);
@@ -159,9 +162,8 @@ impl Job<'_> {
             self.medium.write(from, &buffer)?;
         }
         self.medium.sync()?;
-        let keep = self.content.keep.and_then(|index| self.content.plan.layout().partitions.get(index));
         if self.medium.device
-            && let Some(real) = probe::real_size(self.medium, keep.map(|p| (p.offset, p.spec.size)))?
+            && let Some(real) = probe::real_size(self.medium, marker.kept)?
         {
             let hint = "do not use this card: what is written to it is lost";
             return Err(anyhow::anyhow!(
@@ -170,7 +172,12 @@ impl Job<'_> {
             )
             .context(Hint(hint.into())));
         }
-        Ok(())
+        Ok(marker)
+    }
+
+    /// The partition that stays.
+    fn kept(&self) -> Option<&Partition> {
+        self.content.plan.layout().partitions.get(self.content.keep?)
     }
 
     fn each<T: Send>(
@@ -227,7 +234,7 @@ impl Job<'_> {
 
     /// Where a byte lies, for people.
     fn place(&self, at: u64) -> String {
-        let inside = |p: &&crate::disk::Partition| (p.offset..p.offset + p.spec.size).contains(&at);
+        let inside = |p: &&Partition| (p.offset..p.offset + p.spec.size).contains(&at);
         match self.content.plan.layout().partitions.iter().find(inside) {
             Some(p) => format!("in `{}`, {} bytes from its start", p.spec.name, at - p.offset),
             None => "in the partition table".into(),

@@ -3,6 +3,7 @@
 //! Spec: the superblock in Documentation/filesystems/ext4 of the kernel.
 
 use super::device::label;
+use super::marker::{self, Marker};
 use super::medium::Medium;
 use crate::build::image::{Plan, STATE};
 use crate::disk::read::partitions;
@@ -25,7 +26,7 @@ pub enum State {
 }
 
 /// Looks for the state of a node. It is found without a partition table too, for a flash that was interrupted
-/// has left none.
+/// has left none: where the plan has it, or where that flash found it.
 pub fn find(medium: &Medium, plan: &Plan) -> State {
     let parts = &plan.layout().partitions;
     if let Some(index) = parts.iter().position(|p| p.spec.name == STATE) {
@@ -34,9 +35,13 @@ pub fn find(medium: &Medium, plan: &Plan) -> State {
             return State::Stays(index);
         }
     }
+    let mut head = [0; marker::LEN];
+    let marker = medium.read_at(&mut head, 0).ok().and_then(|()| Marker::read(&head));
+    let kept = marker.and_then(|marker| marker.kept);
     let old = partitions(medium).unwrap_or_default();
-    let state = old.iter().find(|part| label(medium, part.start).is_some_and(|name| name == STATE));
-    state.map_or(State::None, |part| State::InTheWay { start: part.start, size: part.size })
+    let mut places = old.iter().map(|part| (part.start, part.size)).chain(kept);
+    let state = places.find(|(start, _)| label(medium, *start).is_some_and(|name| name == STATE));
+    state.map_or(State::None, |(start, size)| State::InTheWay { start, size })
 }
 
 /// True for an ext filesystem with our label and this id that fills its partition. Its own count of
