@@ -4,21 +4,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Global, Hint, project::Project, report};
-use crate::io::atomic;
+use super::{Global, pages::Pages, project::Project, report};
 use crate::overlay::{Description, page};
 
 /// Show the overlays and the nodes that have them, or write their pages
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image overlays                each overlay, its nodes and its ports
+  gt-image overlays --markdown docs/overlays")]
 pub struct Overlays {
     /// Write a page for each overlay, and an index, into this folder
     #[arg(long, value_name = "DIR")]
@@ -48,7 +48,7 @@ impl Overlays {
         let project = Project::find(global)?;
         let description = project.load()?;
         if let Some(folder) = &self.markdown {
-            return self.pages(folder, &description);
+            return pages(&description).keep(folder, self.check);
         }
         let rows = rows(&description);
         if global.json {
@@ -58,44 +58,14 @@ impl Overlays {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    fn pages(&self, folder: &Path, description: &Description) -> anyhow::Result<ExitCode> {
-        let all = &description.overlays;
-        let mut pages: BTreeMap<PathBuf, String> =
-            all.iter().map(|o| (folder.join(format!("{}.md", o.name)), page::page(o, all))).collect();
-        pages.insert(folder.join("README.md"), page::index(all));
-        let mut stale = Vec::new();
-        for (path, text) in &pages {
-            let is_current = fs::read(path).is_ok_and(|old| old == text.as_bytes());
-            if !is_current {
-                stale.push(path.clone());
-            }
-        }
-        // Pages of overlays that are gone. Only those that this command made.
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let ours = || fs::read_to_string(&path).is_ok_and(|text| text.starts_with(page::MARK));
-            if path.extension().is_some_and(|e| e == "md") && !pages.contains_key(&path) && ours() {
-                stale.push(path);
-            }
-        }
-        stale.sort();
-        if self.check && !stale.is_empty() {
-            let lines: Vec<String> = stale.iter().map(|path| format!("`{}`", path.display())).collect();
-            let hint = format!("run `gt-image overlays --markdown {}`", folder.display());
-            let error = anyhow::anyhow!("{}", lines.join("\n")).context(Hint(hint));
-            return Err(error.context("these pages are not what the overlays say"));
-        }
-        for path in stale {
-            let writing = || format!("writing `{}`", path.display());
-            match pages.get(&path) {
-                Some(text) => atomic::write(&path, text.as_bytes()).with_context(writing)?,
-                None => fs::remove_file(&path).with_context(writing)?,
-            }
-            report::print(&format!("{}\n", path.display()))?;
-        }
-        Ok(ExitCode::SUCCESS)
-    }
+fn pages(description: &Description) -> Pages {
+    let all = &description.overlays;
+    let mut texts: BTreeMap<String, String> =
+        all.iter().map(|o| (format!("{}.md", o.name), page::page(o, all))).collect();
+    texts.insert("README.md".into(), page::index(all));
+    Pages { mark: page::MARK, source: "the overlays", command: "gt-image overlays --markdown", texts }
 }
 
 fn rows(description: &Description) -> Vec<Row> {
