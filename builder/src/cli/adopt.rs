@@ -27,6 +27,10 @@ use crate::serve::status::{Status, Stranger};
 /// Format and comments of the file stay. The server is asked for what is not given; with --mac, --serial
 /// and --model it need not run.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image adopt d8:3a:dd:00:00:01 --name karst --role worker
+  gt-image adopt 89abcdef --dry-run      what would be written
+  gt-image adopt d8:3a:dd:00:00:01 --serial 89abcdef --model pi4")]
 pub struct Adopt {
     /// The machine: its MAC address or its serial number, as `status` shows
     #[arg(value_name = "MAC|SERIAL")]

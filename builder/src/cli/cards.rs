@@ -11,6 +11,9 @@ use crate::flash::cards::{Card, Registry};
 
 /// Show which card was flashed as which node, when and how often
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image cards
+  gt-image cards --json")]
 pub struct Cards {}
 
 impl Cards {

@@ -23,6 +23,10 @@ use crate::tree::diff::{Change, diff};
 /// A generation is named by its node: `fenn` is the current one, `fenn~1` the
 /// one before, `fenn@3fa2` the one whose digest begins so. `base:raspios-lite`
 /// is the image or tarball of a base, as it was imported.
+#[command(after_help = "Examples:
+  gt-image diff fenn~1 fenn        what the last build changed
+  gt-image diff fenn jast --why    two nodes, with who put each file there
+  gt-image diff base:raspios-lite fenn")]
 #[derive(Args, Debug)]
 pub struct Diff {
     /// The first generation

@@ -23,6 +23,10 @@ use crate::tree::{Inode, Kind, Tree, TreePath, dump};
 #[derive(Args, Debug)]
 #[command(override_usage = "gt-image export --node <NAME> <PART> [<PART>...]", group(clap::ArgGroup::new("what").required(true).multiple(true)))]
 pub struct Export {
+#[command(after_help = "Examples:
+  gt-image export --node fenn --tar - | tar -t
+  gt-image export --node fenn~1 --dump before.txt
+  gt-image export --node fenn --boot boot/    firmware, kernel, initramfs")]
     /// The node, or one of its generations: `fenn`, `fenn~1`, `fenn@3fa2`
     #[arg(long, value_name = "NAME")]
     node: String,

@@ -15,6 +15,9 @@ use crate::store::Store;
 /// The current generation of every node always stays. Waits until no other gt-image uses the store.
 #[derive(Args, Debug)]
 pub struct Gc {
+#[command(after_help = "Examples:
+  gt-image gc                      keep three generations of each node
+  gt-image gc --keep 1 --layers    keep as little as possible")]
     /// How many generations of each node to keep
     #[arg(long, value_name = "N", default_value_t = 3)]
     keep: usize,

@@ -16,6 +16,10 @@ use crate::store::Store;
 
 /// Show generations: all current ones, those of a node, or one in detail
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image inspect                 the current generation of each node
+  gt-image inspect --node fenn     all that are kept of fenn
+  gt-image inspect fenn~1          one of them: roles, packages, partitions")]
 pub struct Inspect {
     /// The node whose generations are listed
     #[arg(long, value_name = "NAME")]

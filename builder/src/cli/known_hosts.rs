@@ -17,6 +17,9 @@ use crate::overlay::Description;
 ///
 /// The keys follow from the cluster key, so a reborn node has the key it had.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image known-hosts >> ~/.ssh/known_hosts
+  gt-image known-hosts --node fenn")]
 pub struct KnownHosts {
     /// Only this node; may be given several times
     #[arg(long, value_name = "NAME")]

@@ -18,6 +18,10 @@ use crate::store::Store;
 ///
 /// Writes images/<base>.lock, which belongs in git: its diff says what moved.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image lock                    what the description wants and no more
+  gt-image lock --update           the archive's newest packages
+  git diff images/                 what moved")]
 pub struct Lock {
     /// Take the newest of everything, also where the lock still fits
     #[arg(long)]

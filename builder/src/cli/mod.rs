@@ -64,6 +64,7 @@ const EXAMPLES: &str = "Examples:
 pub struct Global {
     /// The cluster description [default: cluster.toml, here or in a directory above]
     #[arg(long, value_name = "FILE", global = true)]
+#[command(next_help_heading = "Options of every command")]
     cluster: Option<PathBuf>,
     /// Where objects and trees are kept [default: images/store beside it]
     #[arg(long, value_name = "DIR", global = true)]

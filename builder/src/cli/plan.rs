@@ -17,6 +17,9 @@ use crate::plan::{self, Known};
 
 /// Show what a build would do, layer by layer; changes nothing
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image plan --all              a line for each node
+  gt-image plan --node fenn        its layers, what it keeps, what to know")]
 pub struct Plan {
     #[command(flatten)]
     nodes: Nodes,

@@ -29,6 +29,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Runs the command of `[network] reset` in cluster.toml: ssh as root, unless you say otherwise. Refuses
 /// what would cost a quorum or leave the node without anything to boot.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image reset --node fenn       reboot it, and show the boot
+  gt-image reset --node fenn --state     wipe gt-state too; asks first")]
 pub struct Reset {
     /// The node; may be given several times
     #[arg(long, value_name = "NAME", required = true)]

@@ -19,6 +19,10 @@ use crate::store::Store;
 /// Nothing is built and nothing is deleted. The node gets it at its next boot; until then it runs on
 /// undisturbed. Run it again, or with --to, to go on or back.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image rollback --node fenn --dry-run
+  gt-image rollback --node fenn    to the generation before
+  gt-image rollback --node fenn --to 3fa2")]
 pub struct Rollback {
     /// The node
     #[arg(long, value_name = "NAME")]

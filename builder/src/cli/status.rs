@@ -20,6 +20,10 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Show nodes, strangers and the last boot, as the server sees them
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image status                  all nodes, strangers and problems
+  gt-image status --node fenn      fenn's last boot, step by step
+  gt-image status --watch")]
 pub struct Status {
     #[command(flatten)]
     server: Which,

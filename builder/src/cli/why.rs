@@ -19,6 +19,9 @@ use crate::tree::TreePath;
 ///
 /// Or took it away, when an imported base had it.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image why /etc/hosts --node fenn
+  gt-image why /usr/bin/consul --node fenn~1 --json")]
 pub struct Why {
     /// The path on the node
     path: String,

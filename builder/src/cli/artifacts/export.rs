@@ -24,6 +24,9 @@ use crate::overlay::Description;
 /// `folder` of `[artifacts]` in cluster.toml.
 #[derive(Args, Debug)]
 pub struct Export {
+#[command(after_help = "Examples:
+  gt-image artifacts export /media/usb
+  gt-image artifacts export folder consul --keep-going")]
     /// The folder, made when it is not there
     #[arg(value_name = "DIR")]
     folder: PathBuf,

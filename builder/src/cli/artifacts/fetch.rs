@@ -17,6 +17,9 @@ use crate::overlay::Description;
 /// From the mirrors and the folder of `[artifacts]` in cluster.toml, then from
 /// upstream. Ends with 1 and a list when some cannot be had.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image artifacts fetch               all that a node uses
+  gt-image artifacts fetch consul vault --keep-going")]
 pub struct Fetch {
     /// Which [default: all that a node uses]
     #[arg(value_name = "NAME")]

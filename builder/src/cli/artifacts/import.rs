@@ -25,6 +25,9 @@ use crate::overlay::Description;
 /// A file is known by its sha256, whatever its name. Folders are searched with
 /// all that is in them. The files themselves stay as they are.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image artifacts import /media/usb
+  gt-image artifacts import ~/Downloads/consul_1.20.5_linux_arm64.zip")]
 pub struct Import {
     /// Files and folders
     #[arg(value_name = "FILE|DIR", required = true)]

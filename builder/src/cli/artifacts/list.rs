@@ -16,6 +16,9 @@ use crate::overlay::Description;
 
 /// Show every artifact: what it is, who uses it, whether it is here
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image artifacts list
+  gt-image artifacts list --missing      what a build would have to fetch")]
 pub struct List {
     /// Only those that would have to be fetched
     #[arg(long)]

@@ -26,6 +26,9 @@ use crate::io::atomic;
 
 /// Copy what locks need out of the cache, for another machine
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image cache export /media/usb       all that the locks of all nodes need
+  gt-image cache export keep.tar --base raspios-lite")]
 pub struct Export {
     /// A folder, or an archive, whose name ends in .tar
     #[arg(value_name = "DIR|FILE.tar")]

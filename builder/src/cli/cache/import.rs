@@ -24,6 +24,9 @@ use crate::base::nearby::SUMS;
 /// Every file's bytes are digested. One that is not what its name says is
 /// refused, and the others are taken.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gt-image cache import /media/usb
+  gt-image cache import keep.tar")]
 pub struct Import {
     /// Folders, archives whose names end in .tar, or single files of them
     #[arg(value_name = "DIR|FILE.tar", required = true)]
