@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use crate::base::nearby::SUMS;
 use crate::digest::Digest;
 use crate::io::atomic;
+use crate::io::progress::{Progress, Task, Unit};
 
 /// Folders in folders that are looked into: a stick may have a copy of a whole disk.
 const DEPTH: usize = 8;
@@ -29,10 +30,11 @@ pub(super) struct File {
 
 /// Copies the files into a folder, those that are not there, and notes them in its list, beside what that has
 /// of others.
-pub(super) fn fill(folder: &Path, files: &[File]) -> anyhow::Result<()> {
+pub(super) fn fill(folder: &Path, files: &[File], progress: &Progress) -> anyhow::Result<()> {
     fs::create_dir_all(folder)?;
     let list = folder.join(SUMS);
     let mut sums = read_sums(&list);
+    let task = copying(files, progress);
     for File { name, sha256, from } in files {
         let to = folder.join(name);
         // A second export to a stick need not write what is there.
@@ -44,9 +46,15 @@ pub(super) fn fill(folder: &Path, files: &[File]) -> anyhow::Result<()> {
             copy(from, &to).with_context(|| format!("copying `{}` to `{}`", from.display(), to.display()))?;
         }
         sums.insert(name.clone(), sha256.hex());
+        task.advance(1);
     }
     atomic::write_if_changed(&list, sums_text(&sums).as_bytes())?;
     Ok(())
+}
+
+/// A stick takes minutes for what an export of a cache has.
+pub(super) fn copying(files: &[File], progress: &Progress) -> Task {
+    progress.task("copying files", Unit::Items, u64::try_from(files.len()).ok())
 }
 
 /// The text of a list.

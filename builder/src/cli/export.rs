@@ -13,6 +13,7 @@ use clap::Args;
 use super::{Global, project::Project, select};
 use crate::boot::{INITRAMFS, KERNEL, config_txt};
 use crate::io::atomic;
+use crate::io::progress::{Task, Unit};
 use crate::store::Store;
 use crate::tree::{Inode, Kind, Tree, TreePath, dump};
 
@@ -22,11 +23,11 @@ use crate::tree::{Inode, Kind, Tree, TreePath, dump};
 /// added when a disk image is written.
 #[derive(Args, Debug)]
 #[command(override_usage = "gt-image export --node <NAME> <PART> [<PART>...]", group(clap::ArgGroup::new("what").required(true).multiple(true)))]
-pub struct Export {
 #[command(after_help = "Examples:
   gt-image export --node fenn --tar - | tar -t
   gt-image export --node fenn~1 --dump before.txt
   gt-image export --node fenn --boot boot/    firmware, kernel, initramfs")]
+pub struct Export {
     /// The node, or one of its generations: `fenn`, `fenn~1`, `fenn@3fa2`
     #[arg(long, value_name = "NAME")]
     node: String,
@@ -58,10 +59,14 @@ impl Export {
         if let Some(file) = &self.tar {
             let root = store.tree(&generation.root)?;
             let mut left_out = Vec::new();
+            let total = root.iter().filter_map(|(_, _, inode)| inode.object()).map(|o| o.size).sum();
+            let task = global.progress().task("writing the archive", Unit::Bytes, Some(total));
             to_file(file, &mut |out| {
-                left_out = crate::archive::tar_write::write(&root, &store, out)?;
+                left_out =
+                    crate::archive::tar_write::write(&root, &store, &mut Watched { out, task: &task })?;
                 Ok(())
             })?;
+            drop(task);
             for path in left_out {
                 global.progress().say(&format!("left out `{path}`: tar has no sockets"));
             }
@@ -92,6 +97,24 @@ impl Export {
             }
         }
         Ok(())
+    }
+}
+
+/// Tells a task of what is written.
+struct Watched<'a> {
+    out: &'a mut dyn Write,
+    task: &'a Task,
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.task.advance(u64::try_from(written).unwrap_or(0));
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
     }
 }
 

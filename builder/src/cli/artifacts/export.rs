@@ -16,6 +16,7 @@ use super::super::{Global, project::Project, report};
 use crate::base::artifact::Origin;
 use crate::base::fetch::FetchError;
 use crate::base::lock::Artifact;
+use crate::io::progress::Progress;
 use crate::overlay::Description;
 
 /// Copy artifacts that are here into a folder, for another machine
@@ -23,10 +24,10 @@ use crate::overlay::Description;
 /// With a list SHA256SUMS. The folder can be imported there, or stated as
 /// `folder` of `[artifacts]` in cluster.toml.
 #[derive(Args, Debug)]
-pub struct Export {
 #[command(after_help = "Examples:
   gt-image artifacts export /media/usb
   gt-image artifacts export folder consul --keep-going")]
+pub struct Export {
     /// The folder, made when it is not there
     #[arg(value_name = "DIR")]
     folder: PathBuf,
@@ -67,7 +68,9 @@ impl Export {
         if !missing.is_empty() && !self.keep_going {
             return Err(super::missing(picked.len(), &missing));
         }
-        let rows = self.write(&here).with_context(|| format!("filling `{}`", self.folder.display()))?;
+        let rows = self
+            .write(&here, &global.progress())
+            .with_context(|| format!("filling `{}`", self.folder.display()))?;
         if global.json {
             report::json(&rows)?;
         } else {
@@ -78,7 +81,7 @@ impl Export {
     }
 
     /// Copies the files, each under a name of its own.
-    fn write(&self, here: &[(&Artifact, PathBuf)]) -> anyhow::Result<Vec<Row>> {
+    fn write(&self, here: &[(&Artifact, PathBuf)], progress: &Progress) -> anyhow::Result<Vec<Row>> {
         let (mut rows, mut files, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (artifact, from) in here {
             let mut name = filename(artifact);
@@ -91,7 +94,7 @@ impl Export {
             rows.push(Row { artifact: artifact.name.clone(), file, sha256: sha256.hex() });
             files.push(File { name, sha256, from: from.clone() });
         }
-        carry::fill(&self.folder, &files)?;
+        carry::fill(&self.folder, &files, progress)?;
         Ok(rows)
     }
 }

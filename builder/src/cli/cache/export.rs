@@ -22,7 +22,7 @@ use crate::base::lock::Lock;
 use crate::base::mirror::Mirrors;
 use crate::base::nearby::SUMS;
 use crate::base::{Base, Location};
-use crate::io::atomic;
+use crate::io::{atomic, progress::Progress};
 
 /// Copy what locks need out of the cache, for another machine
 #[derive(Args, Debug)]
@@ -87,9 +87,9 @@ impl Export {
         let files: Vec<File> = found.here.into_values().collect();
         let writing = || format!("filling `{}`", self.to.display());
         if self.to.extension().is_some_and(|end| end == "tar") {
-            pack(&self.to, &files).with_context(writing)?;
+            pack(&self.to, &files, &global.progress()).with_context(writing)?;
         } else {
-            carry::fill(&self.to, &files).with_context(writing)?;
+            carry::fill(&self.to, &files, &global.progress()).with_context(writing)?;
         }
         let rows: Vec<Row> =
             files.iter().map(|f| Row { file: f.name.clone(), sha256: f.sha256.hex() }).collect();
@@ -143,16 +143,18 @@ impl Found {
 }
 
 /// The list first: whoever reads the archive from its start knows what is to come.
-fn pack(to: &Path, files: &[File]) -> anyhow::Result<()> {
+fn pack(to: &Path, files: &[File], progress: &Progress) -> anyhow::Result<()> {
     let sums = files.iter().map(|f| (f.name.clone(), f.sha256.hex())).collect();
     let sums = carry::sums_text(&sums);
     let mut part = atomic::begin(to)?;
     let mut archive = Files::new(&mut part);
+    let task = carry::copying(files, progress);
     archive.file(SUMS, sums.len() as u64, &mut sums.as_bytes())?;
     for File { name, from, .. } in files {
         let reading = || format!("reading `{}`", from.display());
         let mut file = fs::File::open(from).with_context(reading)?;
         let size = file.metadata().with_context(reading)?.len();
+        task.advance(1);
         archive.file(name, size, &mut file).with_context(reading)?;
     }
     archive.finish()?;
