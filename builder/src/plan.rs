@@ -121,18 +121,22 @@ fn known_epoch(lock: &Lock) -> i64 {
 
 fn overlay_layer(o: &Overlay) -> Layer {
     let counts = [
-        (o.packages.len(), "packages"),
-        (o.sources.len(), "files"),
-        (o.users.len(), "users"),
-        (o.enable.len(), "units enabled"),
-        (o.mask.len(), "units masked"),
-        (o.artifacts.len(), "artifacts"),
-        (o.persist.len(), "kept paths"),
-        (o.scratch.len(), "scratch paths"),
-        (o.checks.len(), "checks"),
+        (o.packages.len(), "package", ""),
+        (o.sources.len(), "file", ""),
+        (o.users.len(), "user", ""),
+        (o.enable.len(), "unit", " enabled"),
+        (o.mask.len(), "unit", " masked"),
+        (o.artifacts.len(), "artifact", ""),
+        (o.persist.len(), "kept path", ""),
+        (o.scratch.len(), "scratch path", ""),
+        (o.checks.len(), "check", ""),
     ];
-    let counts: Vec<String> =
-        counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let count = |(n, noun, more): &(usize, &str, &str)| match n {
+        0 => None,
+        1 => Some(format!("1 {noun}{more}")),
+        n => Some(format!("{n} {noun}s{more}")),
+    };
+    let counts: Vec<String> = counts.iter().filter_map(count).collect();
     Layer { kind: "overlay".into(), name: o.name.to_string(), detail: counts.join(", ") }
 }
 

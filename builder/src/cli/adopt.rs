@@ -98,7 +98,7 @@ impl Adopt {
         let facts = match given {
             Facts { mac: Some(_), serial: Some(_), model: Some(_) } => given,
             _ => {
-                let hint = "or give `--mac`, `--serial` and `--model`, and no server is asked";
+                let hint = "start `gt-image serve` there, or give `--mac`, `--serial` and `--model`: then no server is asked";
                 let status = self.server.find(global)?.status(0).context(Hint(hint.into()))?;
                 given.completed(&status, &self.who)?
             }

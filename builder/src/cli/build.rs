@@ -57,15 +57,18 @@ impl Build {
         let project = Project::find(global)?;
         let mut description = project.load()?;
         if let Some(base) = &self.base {
+            project.base(base)?;
             use_base(&mut description, base)?;
         }
+        // Before anything is made: a slip in a name leaves nothing behind.
+        let nodes = super::project::pick(&description, &self.nodes)?;
         let progress = global.progress();
         let store = Store::open(&project.store).context("opening the store")?;
         let key = cluster_key(&project, &progress)?;
         let nearby = project.nearby(&description);
         let request = build::Request {
             description: &description,
-            nodes: super::project::pick(&description, &self.nodes)?,
+            nodes,
             locking: locking::Options {
                 images: &project.images,
                 store: &store,

@@ -22,7 +22,8 @@ impl Cards {
         if global.json {
             report::json(&cards)?;
         } else {
-            report::print(&cards.iter().map(line).collect::<String>())?;
+            let none = if cards.is_empty() { "no card was flashed yet\n" } else { "" };
+            report::print(&cards.iter().map(line).chain([none.into()]).collect::<String>())?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use super::select::{JsonPath, generation};
 use super::{Global, Hint, project::Project, report};
-use crate::base::Base;
 use crate::build::import::{self, Imported};
 use crate::origin::{Origin, Origins};
 use crate::store::{Generation, Store};
@@ -23,11 +22,11 @@ use crate::tree::diff::{Change, diff};
 /// A generation is named by its node: `fenn` is the current one, `fenn~1` the
 /// one before, `fenn@3fa2` the one whose digest begins so. `base:raspios-lite`
 /// is the image or tarball of a base, as it was imported.
+#[derive(Args, Debug)]
 #[command(after_help = "Examples:
   gt-image diff fenn~1 fenn        what the last build changed
   gt-image diff fenn jast --why    two nodes, with who put each file there
   gt-image diff base:raspios-lite fenn")]
-#[derive(Args, Debug)]
 pub struct Diff {
     /// The first generation
     a: String,
@@ -97,8 +96,7 @@ fn trees(project: &Project, store: &Store, text: &str) -> anyhow::Result<Importe
         let Generation { root, boot, .. } = generation(store, text)?;
         return Ok(Imported { root, boot });
     };
-    let file = project.images.join(format!("{name}.toml"));
-    let base = Base::load(&file).with_context(|| format!("reading the base `{name}`"))?;
+    let base = project.base(name)?;
     if base.pinned().is_none() {
         let hint = "name a generation, or a base of kind `disk-image` or `tar`".to_owned();
         return Err(anyhow::anyhow!("the base `{name}` is no file that was imported").context(Hint(hint)));

@@ -97,13 +97,9 @@ fn list(rows: &[Row]) -> String {
         let mark = if r.current { "current" } else { "" };
         let incomplete = if r.incomplete { "incomplete" } else { "" };
         // Writing to a String cannot fail, here and below.
-        let _ = writeln!(
-            out,
-            "{:12} {:20} {:4} packages  {mark:8}{incomplete}",
-            r.node,
-            &r.generation[..r.generation.len().min(20)],
-            r.packages
-        );
+        let generation = &r.generation[..r.generation.len().min(20)];
+        let line = format!("{:12} {generation:20} {:4} packages  {mark:8}{incomplete}", r.node, r.packages);
+        let _ = writeln!(out, "{}", line.trim_end());
     }
     if rows.is_empty() {
         out.push_str("no generations yet\n");

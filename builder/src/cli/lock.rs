@@ -54,7 +54,10 @@ impl Lock {
         let project = Project::find(global)?;
         let description = project.load()?;
         let mut bases: Vec<String> = match &self.base {
-            Some(base) => vec![base.clone()],
+            Some(base) => {
+                project.base(base)?;
+                vec![base.clone()]
+            }
             None => description.cluster.nodes.iter().map(|n| n.base.to_string()).collect(),
         };
         bases.sort();

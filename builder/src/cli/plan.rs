@@ -35,8 +35,7 @@ impl Plan {
         for node in picked {
             let name = node.base.as_str();
             if !bases.contains_key(name) {
-                let file = project.images.join(format!("{name}.toml"));
-                let base = Base::load(&file).with_context(|| format!("reading the base `{name}`"))?;
+                let base = project.base(name)?;
                 let lock = Lock::read(&project.images.join(format!("{name}.lock")))?;
                 let kernel = kernel_of(&base)?;
                 bases.insert(name, (base, lock, kernel));

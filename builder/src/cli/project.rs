@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::{Global, Hint};
-use crate::base::nearby::Nearby;
+use crate::base::{Base, nearby::Nearby};
 use crate::cluster::Node;
 use crate::overlay::Description;
 
@@ -41,7 +41,8 @@ impl Project {
         };
         let dir = match file.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
-            _ => PathBuf::from("."),
+            // Not `.`: messages then name files as the user would.
+            _ => PathBuf::new(),
         };
         let images = dir.join("images");
         let or = |given: &Option<PathBuf>, default: PathBuf| given.clone().unwrap_or(default);
@@ -60,6 +61,27 @@ impl Project {
         let artifacts = &description.cluster.artifacts;
         let dir = self.file.parent().unwrap_or(Path::new(""));
         Nearby::new(&artifacts.mirrors, artifacts.folder.as_ref().map(|folder| dir.join(folder)))
+    }
+
+    /// Reads a base. One that is not there is told with those that are.
+    pub fn base(&self, name: &str) -> anyhow::Result<Base> {
+        let file = self.images.join(format!("{name}.toml"));
+        if file.is_file() {
+            return Base::load(&file).with_context(|| format!("reading the base `{name}`"));
+        }
+        let entries = std::fs::read_dir(&self.images).into_iter().flatten().flatten();
+        let stem = |path: PathBuf| Some(path.file_stem()?.to_str()?.to_owned());
+        let tomls =
+            entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "toml"));
+        let mut there: Vec<String> = tomls.filter_map(stem).collect();
+        there.sort();
+        let hint = match crate::diagnostic::nearest(name, there.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if there.is_empty() => format!("write `{}`", file.display()),
+            None => format!("bases here: `{}`", there.join("`, `")),
+        };
+        let none = anyhow::anyhow!("there is no base `{name}`, for there is no file `{}`", file.display());
+        Err(none.context(Hint(hint)))
     }
 
     /// Reads and checks the description and all overlays.

@@ -6,6 +6,7 @@
 use anyhow::{Context, bail};
 
 use super::Hint;
+use crate::diagnostic::nearest;
 use crate::store::{Generation, Store};
 
 /// Finds the generation that `text` names.
@@ -27,8 +28,14 @@ pub fn generation(store: &Store, text: &str) -> anyhow::Result<Generation> {
         Some(generation) => Ok(generation),
         None if digest.is_none() && text != node => Err(anyhow::anyhow!("there is no generation `{text}`")
             .context(Hint(format!("run `gt-image inspect --node {node}` to see which there are")))),
-        None => Err(anyhow::anyhow!("node `{node}` has no generation yet")
-            .context(Hint(format!("run `gt-image build --node {node}`")))),
+        None => {
+            let nodes = store.nodes()?;
+            let hint = match nearest(node, nodes.iter().map(String::as_str)) {
+                Some(near) => format!("run `gt-image build --node {node}`, or did you mean `{near}`?"),
+                None => format!("run `gt-image build --node {node}`"),
+            };
+            Err(anyhow::anyhow!("node `{node}` has no generation yet").context(Hint(hint)))
+        }
     }
 }
 

@@ -70,9 +70,8 @@ impl Export {
         bases.dedup();
         let mut found = Found::default();
         for name in &bases {
-            let file = project.images.join(format!("{name}.toml"));
-            let base = Base::load(&file).with_context(|| format!("reading the base `{name}`"))?;
-            let lock = Lock::read(&file.with_extension("lock"))?.ok_or_else(|| {
+            let base = project.base(name)?;
+            let lock = Lock::read(&project.images.join(format!("{name}.lock")))?.ok_or_else(|| {
                 let hint = format!("run `gt-image lock --base {name}`");
                 anyhow::anyhow!("the base `{name}` has no lock").context(Hint(hint))
             })?;
