@@ -1,6 +1,6 @@
-//! The pages of docs/: those that are made from overlays are current, and the example of the one that people
-//! write overlays by is one that builds.
-//! Must not know: how pages are made. Spec: docs/writing-an-overlay.md.
+//! The pages of docs/: those that are made from overlays and from the program are current, and the example of the
+//! one that people write overlays by is one that builds.
+//! Must not know: how pages are made; links, which are `site`'s. Spec: docs/writing-an-overlay.md.
 
 use std::fs;
 
@@ -13,6 +13,7 @@ use crate::support::{fails, gt_image, ok, repository, run, trial};
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("pages::the_overlays_pages_are_current", &[], pages_are_current),
+        trial("pages::the_reference_is_current", &[], reference_is_current),
         trial("pages::stale_pages_are_told_and_renewed", &[], stale_pages),
         trial("pages::the_example_of_the_docs_builds", &[], example_builds),
     ]
@@ -24,16 +25,14 @@ fn pages_are_current() {
     let output = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}\nrun `./do overlays --markdown docs/overlays`");
-    // Each link of a page leads to a page.
-    for entry in fs::read_dir(repository().join("docs/overlays")).unwrap() {
-        let path = entry.unwrap().path();
-        let text = fs::read_to_string(&path).unwrap();
-        for target in
-            text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target)
-        {
-            assert!(path.parent().unwrap().join(target).exists(), "{}: {target}", path.display());
-        }
-    }
+}
+
+fn reference_is_current() {
+    let mut command = gt_image();
+    command.current_dir(repository()).args(["man", "--markdown", "docs/reference", "--check"]);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}\nrun `./do man --markdown docs/reference`");
 }
 
 fn stale_pages() {

@@ -19,8 +19,10 @@ mod inspect;
 mod known_hosts;
 mod lock;
 mod overlays;
+mod pages;
 mod plan;
 mod project;
+mod reference;
 mod report;
 mod reset;
 mod rollback;
@@ -33,11 +35,11 @@ mod timeline;
 mod verify;
 mod why;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::ffi::OsString;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::hint::Hint;
 use crate::io::progress::{Mode, Progress};
@@ -62,10 +64,10 @@ const EXAMPLES: &str = "Examples:
 
 /// Options of every command.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The cluster description [default: cluster.toml, here or in a directory above]
     #[arg(long, value_name = "FILE", global = true)]
-#[command(next_help_heading = "Options of every command")]
     cluster: Option<PathBuf>,
     /// Where objects and trees are kept [default: images/store beside it]
     #[arg(long, value_name = "DIR", global = true)]
@@ -199,8 +201,6 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// The command line's own description, for completions, manual pages and docs.
-pub fn command() -> clap::Command {
 /// What `--color` says, looked for before the command line is understood: what there is to say about that has
 /// colours too.
 fn color(args: impl Iterator<Item = OsString>) -> clap::ColorChoice {
@@ -213,6 +213,8 @@ fn color(args: impl Iterator<Item = OsString>) -> clap::ColorChoice {
     said.next().unwrap_or_default()
 }
 
+/// The command line's own description, for completions, manual pages and docs.
+pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
@@ -223,19 +225,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::command().debug_assert();
-    }
-
-    /// `docs/schema/<name>.schema.json` must be what the type gives; `GT_IMAGE_BLESS=1` rewrites.
-    fn check<T: JsonSchema>(name: &str) {
-        let mut text = serde_json::to_string_pretty(&schema_for!(T)).unwrap();
-        text.push('\n');
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");
-        let file = docs.join(format!("{name}.schema.json"));
-        if std::env::var_os("GT_IMAGE_BLESS").is_some() {
-            std::fs::write(&file, &text).unwrap();
-        }
-        let found = std::fs::read_to_string(&file).unwrap_or_default();
-        assert_eq!(found, text, "{name}: run the tests with GT_IMAGE_BLESS=1 and look at the change");
     }
 
     #[test]

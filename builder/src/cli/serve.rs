@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{Global, Hint, project::Project};
 use crate::cluster::{Dhcp, Network};
@@ -73,6 +75,13 @@ pub struct Ports {
     /// TCP and UDP port of the portmapper
     #[arg(long, value_name = "PORT", default_value_t = 111)]
     pub portmap_port: u16,
+}
+
+/// All sockets are bound.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Ready {
+    /// Addresses with ports, by service: `dhcp`, `http`, `mount`, `nfs`, `portmap`, `tftp`.
+    ready: BTreeMap<String, String>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -162,8 +171,8 @@ fn secrets_of(project: &Project, node: &str, root: &Digest) -> anyhow::Result<Ve
 /// `ready dhcp=0.0.0.0:67 tftp=…`, or the same as one JSON object on one line.
 fn print_ready(addresses: &[(&str, SocketAddr)], json: bool) -> anyhow::Result<()> {
     let line = if json {
-        let all: BTreeMap<&str, String> = addresses.iter().map(|(n, a)| (*n, a.to_string())).collect();
-        serde_json::json!({ "ready": all }).to_string()
+        let ready = addresses.iter().map(|(name, address)| (name.to_string(), address.to_string())).collect();
+        serde_json::to_string(&Ready { ready })?
     } else {
         let all: Vec<String> = addresses.iter().map(|(name, address)| format!("{name}={address}")).collect();
         format!("ready {}", all.join(" "))

@@ -12,12 +12,28 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::lock;
 
 /// The same complaint about the same sender is told again after this.
 const AGAIN: Duration = Duration::from_secs(30);
 /// Complaints that are remembered. More senders than that are a flood, which is told once.
 const SENDERS: usize = 512;
+
+/// One line for a machine.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Line<'a> {
+    /// Milliseconds since 1970.
+    time: u64,
+    /// A node, an address or `serve`.
+    who: &'a str,
+    /// `dhcp`, `tftp`, `nfs` and so on.
+    area: &'a str,
+    /// What happened.
+    text: &'a str,
+}
 
 /// Writes lines for people, or JSON lines for machines.
 #[derive(Debug, Default)]
@@ -72,9 +88,9 @@ impl Log {
 
 fn render(json: bool, who: &str, area: &str, text: &str) -> String {
     if json {
-        let time = super::wall_clock();
-        let line = serde_json::json!({ "time": time, "who": who, "area": area, "text": text });
-        return format!("{line}\n");
+        let line = Line { time: super::wall_clock(), who, area, text };
+        // A struct of texts and a number can always be written.
+        return format!("{}\n", serde_json::to_string(&line).unwrap_or_default());
     }
     // Names come from packets too: no control character may reach a terminal.
     let clean = |text: &str| text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();

@@ -147,14 +147,14 @@ fn pack(to: &Path, files: &[File], progress: &Progress) -> anyhow::Result<()> {
     let sums = carry::sums_text(&sums);
     let mut part = atomic::begin(to)?;
     let mut archive = Files::new(&mut part);
-    let task = carry::copying(files, progress);
     archive.file(SUMS, sums.len() as u64, &mut sums.as_bytes())?;
+    let task = carry::copying(files, progress);
     for File { name, from, .. } in files {
         let reading = || format!("reading `{}`", from.display());
         let mut file = fs::File::open(from).with_context(reading)?;
         let size = file.metadata().with_context(reading)?.len();
-        task.advance(1);
         archive.file(name, size, &mut file).with_context(reading)?;
+        task.advance(1);
     }
     archive.finish()?;
     Ok(atomic::finish(part, to)?)
