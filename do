@@ -6,6 +6,7 @@
 #   ./do together              boot an edge, a leader and a worker at once, and see what they do for each other;
 #                              boot the edge from its card, and see that it serves
 #   ./do deb [amd64|arm64]     make a Debian package: target/deb/gt-image_VERSION_ARCH.deb
+#   ./do docs                  build the pages of docs/ as a site with a search: target/site/index.html
 #   ./do bench [NAME]          run the benchmarks beside their peers
 #   ./do fuzz [TARGET] [SECONDS]  run the parsers under libFuzzer, 60 s each
 set -euo pipefail
@@ -45,13 +46,31 @@ needs_bench=(mmdebstrap arch-test genimage hyperfine time nfs-ganesha nfs-ganesh
 
 [ "$(uname -m)" = aarch64 ] && needs_build=("${needs_build[@]/qemu-user-static/}")
 
+# Tools from crates, in a folder of their own, where no other project's version is in the way.
+tools=${CARGO_TARGET_DIR:-$PWD/target}/tools
+
+# Unoptimised and without the server: 70 s of processor time once, and a site takes a second all the same.
+install_mdbook() {
+    [ -x "$tools/bin/mdbook" ] && return
+    say "compiling mdbook"
+    CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root "$tools" mdbook --version 0.5.4 \
+        --no-default-features --features search
+}
+
 command -v cargo >/dev/null || { say "error: cargo is not installed"; say "hint: see https://rustup.rs"; exit 1; }
 
 case "${1:-}" in
 test)
     shift
     install "${needs_build[@]}" "${needs_test[@]}"
-    exec tests/run "$@"
+    install_mdbook
+    PATH=$tools/bin:$PATH exec tests/run "$@"
+    ;;
+docs)
+    install gcc libc6-dev
+    install_mdbook
+    "$tools/bin/mdbook" build docs
+    say "the site is target/site/index.html"
     ;;
 deb)
     arch=${2:-$(dpkg --print-architecture)}
@@ -79,13 +98,11 @@ bench)
 fuzz)
     shift
     install "${needs_build[@]}" "${needs_fuzz[@]}"
-    # In a folder of its own, where no other project's version is in the way.
-    tools=${CARGO_TARGET_DIR:-$PWD/target}/tools
     [ -x "$tools/bin/cargo-fuzz" ] || cargo install --quiet --locked --root "$tools" cargo-fuzz --version 0.13.2
     PATH=$tools/bin:$PATH exec tests/fuzz "$@"
     ;;
 '' | -h | --help)
-    sed -n '2,10s/^# \{0,1\}//p' "$0"
+    sed -n '2,11s/^# \{0,1\}//p' "$0"
     ;;
 *)
     install "${needs_build[@]}"

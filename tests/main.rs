@@ -33,6 +33,7 @@ mod raspios;
 mod rebirth;
 mod roles;
 mod serve;
+mod site;
 mod small;
 mod support;
 mod trio;
@@ -52,6 +53,7 @@ fn main() {
     trials.extend(check::trials());
     trials.extend(package::trials());
     trials.extend(pages::trials());
+    trials.extend(site::trials());
     trials.extend(flash::trials());
     trials.extend(fenn::trials());
     trials.extend(netboot::trials());
