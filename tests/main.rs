@@ -10,6 +10,7 @@
 mod artifacts;
 mod check;
 mod cli;
+mod commands;
 mod consul;
 mod disk_image;
 mod doctor;
@@ -54,6 +55,7 @@ fn main() {
     trials.extend(package::trials());
     trials.extend(pages::trials());
     trials.extend(site::trials());
+    trials.extend(commands::trials());
     trials.extend(flash::trials());
     trials.extend(fenn::trials());
     trials.extend(netboot::trials());
