@@ -236,6 +236,7 @@ fn not_there() {
         "gt-image export --node n1 --tar -",
         "gt-image diff n1 n2",
         "gt-image why /etc/hosts --node n1",
+        "gt-image known-hosts",
         "gt-image verify --node n1",
         "gt-image verify --node n1 --image no/such.img",
         "gt-image flash --node n1 --device no/such",

@@ -3,7 +3,7 @@
 //! Spec: design.md sections 11 and 13.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -12,8 +12,6 @@ use clap::Args;
 use super::{Global, Nodes, project::Project, report};
 use crate::base::resolve::Renew;
 use crate::build::{self, Report, locking};
-use crate::io::progress::Progress;
-use crate::layer::identity::ClusterKey;
 use crate::overlay::Description;
 use crate::store::Store;
 
@@ -64,7 +62,7 @@ impl Build {
         let nodes = super::project::pick(&description, &self.nodes)?;
         let progress = global.progress();
         let store = Store::open(&project.store).context("opening the store")?;
-        let key = cluster_key(&project, &progress)?;
+        let key = project.key_or_new(&progress)?;
         let nearby = project.nearby(&description);
         let request = build::Request {
             description: &description,
@@ -80,7 +78,7 @@ impl Build {
                 renew: Renew::Unfit,
             },
             store: &store,
-            key: (&key, project.key.parent().unwrap_or(Path::new("."))),
+            key: (&key, project.secrets()),
             out: (!self.no_image).then(|| self.out.as_deref().unwrap_or(&project.out)),
             raw: self.raw,
             progress: &progress,
@@ -101,23 +99,6 @@ fn use_base(description: &mut Description, base: &str) -> anyhow::Result<()> {
         base.parse().with_context(|| format!("`{base}` is no name of a base"))?;
     description.cluster.nodes.iter_mut().for_each(|node| node.base = name.clone());
     Ok(())
-}
-
-/// The cluster key, made when there is none, which its owner is told.
-pub(super) fn cluster_key(project: &Project, progress: &Progress) -> anyhow::Result<ClusterKey> {
-    let (key, made) = ClusterKey::load_or_make(&project.key).map_err(|e| match &e {
-        crate::layer::identity::KeyError::Exposed { path, .. } => {
-            let hint = crate::hint::Hint(format!("run `chmod 600 {}`", path.display()));
-            anyhow::Error::new(e).context(hint)
-        }
-        _ => anyhow::Error::new(e),
-    })?;
-    if made {
-        let file = project.key.display();
-        progress
-            .say(&format!("made the cluster key `{file}`: back it up, the nodes' identities follow from it"));
-    }
-    Ok(key)
 }
 
 fn text(done: &Report) -> String {

@@ -140,7 +140,7 @@ impl Flash {
             }
         }
         let progress = global.progress();
-        let shared = Shared::open(project, &progress)?;
+        let shared = Shared::open(project)?;
         let pairs = self.node.iter().zip(&self.device);
         let prepared: Vec<Prepared<'_>> = pairs
             .map(|(node, device)| self.prepare(&shared, &registry, node, device))
@@ -340,7 +340,7 @@ impl Flash {
         };
         let outcome = job.run().with_context(|| format!("flashing {name}"))?;
         if let Some(key) = &card.key {
-            key.register(&shared.folder, name).context("noting the node's key")?;
+            key.register(shared.project.secrets(), name).context("noting the node's key")?;
         }
         let Medium { path, size, .. } = &card.medium;
         let id =

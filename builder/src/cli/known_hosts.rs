@@ -8,7 +8,7 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Global, build, project::Project, report};
+use super::{Global, project::Project, report};
 use crate::cluster::Node;
 use crate::layer::identity::ClusterKey;
 use crate::overlay::Description;
@@ -43,7 +43,7 @@ impl KnownHosts {
         let description = project.load()?;
         let nodes = super::Nodes { node: self.node.clone(), all: self.node.is_empty() };
         let picked = super::project::pick(&description, &nodes)?;
-        let key = build::cluster_key(&project, &global.progress())?;
+        let key = project.key()?;
         if global.json {
             report::json(&rows(&description, &picked, &key))?;
         } else {

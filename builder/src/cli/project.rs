@@ -9,6 +9,8 @@ use anyhow::Context;
 use super::{Global, Hint};
 use crate::base::{Base, nearby::Nearby};
 use crate::cluster::Node;
+use crate::io::progress::Progress;
+use crate::layer::identity::{ClusterKey, KeyError};
 use crate::overlay::Description;
 
 /// The places of one cluster.
@@ -84,6 +86,28 @@ impl Project {
         Err(none.context(Hint(hint)))
     }
 
+    /// The folder of secrets, which is the cluster key's.
+    pub fn secrets(&self) -> &Path {
+        self.key.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The cluster key. What is made with a new one would fit no node that there is.
+    pub fn key(&self) -> anyhow::Result<ClusterKey> {
+        ClusterKey::load(&self.key).map_err(told)
+    }
+
+    /// The cluster key, made when there is none, which its owner is told.
+    pub fn key_or_new(&self, progress: &Progress) -> anyhow::Result<ClusterKey> {
+        let (key, made) = ClusterKey::load_or_make(&self.key).map_err(told)?;
+        if made {
+            let file = self.key.display();
+            progress.say(&format!(
+                "made the cluster key `{file}`: back it up, the nodes' identities follow from it"
+            ));
+        }
+        Ok(key)
+    }
+
     /// Reads and checks the description and all overlays.
     pub fn load(&self) -> anyhow::Result<Description> {
         Description::load(&self.file)
@@ -119,4 +143,16 @@ pub fn pick<'a>(description: &'a Description, nodes: &super::Nodes) -> anyhow::R
         }
     }
     Ok(all.iter().filter(|n| nodes.all || nodes.node.iter().any(|name| name == n.name.as_str())).collect())
+}
+
+/// A key's error with what to do about it.
+fn told(error: KeyError) -> anyhow::Error {
+    let hint = match &error {
+        KeyError::Exposed { path, .. } => format!("run `chmod 600 {}`", path.display()),
+        KeyError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            "put it back from its backup; `gt-image build` makes a new one, and every node another".into()
+        }
+        _ => return error.into(),
+    };
+    anyhow::Error::new(error).context(Hint(hint))
 }

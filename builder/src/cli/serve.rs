@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -16,7 +16,6 @@ use serde::Serialize;
 use super::{Global, Hint, project::Project};
 use crate::cluster::{Dhcp, Network};
 use crate::digest::Digest;
-use crate::layer::identity::ClusterKey;
 use crate::serve::run::{self, Settings};
 use crate::serve::sockets::Wanted;
 use crate::serve::{secrets, site, wipe};
@@ -135,7 +134,7 @@ impl Serve {
             http: self.http.unwrap_or(SocketAddr::new(IpAddr::V4(address), 8080)),
         };
         let (store, state) = (project.store.clone(), self.state.clone());
-        let secrets = secrets_folder(project).to_path_buf();
+        let secrets = project.secrets().to_path_buf();
         Settings { wanted, dhcp, server, store, secrets, state, incomplete: self.allow_incomplete, json }
     }
 }
@@ -148,20 +147,16 @@ pub(super) fn server(given: Option<Ipv4Addr>, network: &Network, option: &str) -
     })
 }
 
-fn secrets_folder(project: &Project) -> &Path {
-    project.key.parent().unwrap_or(Path::new(""))
-}
-
 /// Reads the description, the key and the owner's files anew, so that nothing secret is kept in the
 /// memory of a server that runs for months.
 fn secrets_of(project: &Project, node: &str, root: &Digest) -> anyhow::Result<Vec<u8>> {
     let description = project.load()?;
     let this = description.cluster.node(node).context("the node is no longer in the description")?;
-    let (key, _) = ClusterKey::load_or_make(&project.key).context("reading the cluster key")?;
+    let key = project.key()?;
     let store = Store::open(&project.store).context("opening the store")?;
     let tree = store.tree(root).context("reading the node's root")?;
     let overlays = description.overlays.expand_node(this);
-    let folder = secrets_folder(project);
+    let folder = project.secrets();
     let wipe = wipe::open(&project.store, &this.name).context("looking for a wish to wipe state")?;
     let parts =
         secrets::Parts { node, overlays: &overlays, key: &key, folder, root: &tree, store: &store, wipe };

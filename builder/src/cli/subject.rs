@@ -1,18 +1,13 @@
 //! A node's generation with all that a disk of it needs: for commands that write one or look at one.
 //! Must not know: what is done with it.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::Context;
 
-use super::build::cluster_key;
 use super::project::Project;
 use super::select;
 use crate::build::disk::{Disk, Owner};
 use crate::build::image::Sizes;
 use crate::cluster::Node;
-use crate::io::progress::Progress;
-use crate::layer::identity::ClusterKey;
 use crate::manifest::Manifest;
 use crate::overlay::{Description, Overlay};
 use crate::store::{Generation, Store};
@@ -26,20 +21,14 @@ pub struct Shared {
     pub description: Description,
     /// The open store.
     pub store: Store,
-    /// The cluster key.
-    pub key: ClusterKey,
-    /// The key's folder.
-    pub folder: PathBuf,
 }
 
 impl Shared {
     /// Reads it.
-    pub fn open(project: Project, progress: &Progress) -> anyhow::Result<Shared> {
+    pub fn open(project: Project) -> anyhow::Result<Shared> {
         let description = project.load()?;
         let store = Store::open(&project.store).context("opening the store")?;
-        let key = cluster_key(&project, progress)?;
-        let folder = project.key.parent().unwrap_or(Path::new(".")).to_path_buf();
-        Ok(Shared { project, description, store, key, folder })
+        Ok(Shared { project, description, store })
     }
 }
 
@@ -79,12 +68,13 @@ impl<'a> Subject<'a> {
 
     /// Its disk; nothing is written.
     pub fn disk(&self, sizes: &Sizes) -> anyhow::Result<Disk> {
-        let Shared { description, store, key, folder, .. } = self.shared;
+        let Shared { project, description, store } = self.shared;
+        let key = project.key()?;
         let owner = Owner {
             cluster: description.cluster.name.as_str(),
             node: self.node,
             overlays: &self.overlays,
-            key: (key, folder),
+            key: (&key, project.secrets()),
             epoch: self.manifest.epoch,
         };
         Disk::new(&owner, &self.root, sizes, store)

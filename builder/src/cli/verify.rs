@@ -107,7 +107,7 @@ pub struct Difference {
 impl Verify {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let progress = global.progress();
-        let shared = Shared::open(Project::find(global)?, &progress)?;
+        let shared = Shared::open(Project::find(global)?)?;
         let subject = Subject::find(&shared, &self.node)?;
         let mut answer = Answer {
             node: subject.node.name.to_string(),
@@ -180,7 +180,8 @@ fn rebuild(
     answer: &mut Answer,
     progress: &Progress,
 ) -> anyhow::Result<()> {
-    let Shared { project, description, folder, .. } = shared;
+    let Shared { project, description, .. } = shared;
+    let key = project.key()?;
     let place = tempfile::tempdir_in(&project.images).context("making a store of its own")?;
     let store = Store::open(place.path()).context("making a store of its own")?;
     let nearby = project.nearby(description);
@@ -198,7 +199,7 @@ fn rebuild(
             renew: Renew::Unfit,
         },
         store: &store,
-        key: (&shared.key, folder),
+        key: (&key, project.secrets()),
         out: None,
         raw: false,
         progress,

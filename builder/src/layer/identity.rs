@@ -55,23 +55,27 @@ impl ClusterKey {
     /// Reads the key, or makes one when the file does not exist. The second value says that it was
     /// made now, so that its owner can be told to back it up.
     pub fn load_or_make(path: &Path) -> Result<(ClusterKey, bool), KeyError> {
-        use std::os::unix::fs::PermissionsExt;
-        let io = |doing| move |source| KeyError::Io { doing, path: path.into(), source };
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return ClusterKey::make(path);
+        match ClusterKey::load(path) {
+            Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                ClusterKey::make(path)
             }
-            Err(e) => return Err(io("reading")(e)),
-        };
-        let mode = std::fs::metadata(path).map_err(io("reading"))?.permissions().mode() & 0o7777;
+            loaded => Ok((loaded?, false)),
+        }
+    }
+
+    /// Reads the key.
+    pub fn load(path: &Path) -> Result<ClusterKey, KeyError> {
+        use std::os::unix::fs::PermissionsExt;
+        let io = |source| KeyError::Io { doing: "reading", path: path.into(), source };
+        let text = std::fs::read_to_string(path).map_err(io)?;
+        let mode = std::fs::metadata(path).map_err(io)?.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(KeyError::Exposed { path: path.into(), mode });
         }
         // A digest has the same text form as a key: 64 hex digits.
         let key = text.trim().parse::<crate::digest::Digest>();
         let key = key.map_err(|_| KeyError::Malformed { path: path.into() })?;
-        Ok((ClusterKey(*key.bytes()), false))
+        Ok(ClusterKey(*key.bytes()))
     }
 
     fn make(path: &Path) -> Result<(ClusterKey, bool), KeyError> {

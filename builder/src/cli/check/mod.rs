@@ -17,7 +17,7 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Global, Hint, Nodes, build, known_hosts, project::Project, report};
+use super::{Global, Hint, Nodes, known_hosts, project::Project, report};
 use crate::cluster::Node;
 use crate::layer::overlay::{Context as Values, check_files};
 use crate::overlay::Description;
@@ -71,7 +71,7 @@ impl Check {
         let project = Project::find(global)?;
         let description = project.load()?;
         let nodes = super::project::pick(&description, &self.nodes)?;
-        let key = build::cluster_key(&project, &global.progress())?;
+        let key = project.key()?;
         // A file of our own: the user's has other keys for nodes that lived before this cluster did.
         let mut hosts = tempfile::NamedTempFile::new().context("making a file for host keys")?;
         hosts
