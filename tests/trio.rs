@@ -84,6 +84,7 @@ fn together() {
     trio.measurements();
     trio.proxy();
     trio.members();
+    trio.catalogue();
     trio.job();
     for node in [EDGE, LEADER, WORKER] {
         let checks = trio.ask(&node, "/usr/lib/gt/check 2>&1 || true");
@@ -220,6 +221,13 @@ impl Trio {
         assert!(self.ask(&WORKER, "consul info").contains("encrypted = true"));
         self.until(&WORKER, "consul catalog nodes -service nfs", EDGE.address);
         self.until(&EDGE, "consul catalog nodes | grep -c ' 10\\.4\\.0\\.'", "3\n");
+    }
+
+    /// Every program of a node finds who is in the catalogue by name.
+    fn catalogue(&mut self) {
+        self.until(&WORKER, "getent hosts consul.service.consul", LEADER.address);
+        self.until(&LEADER, "getent hosts nfs.service.consul", EDGE.address);
+        self.until(&EDGE, "getent hosts fenn.node.consul", WORKER.address);
     }
 
     /// The leader's controller, whose state is on the edge's stick, runs a job on the worker.
