@@ -139,7 +139,7 @@ pub fn start(net: &Net, site: &Site, node: &Node, loaded: &Loaded, memory: u32, 
     let (kernel, initramfs, console) = (at("kernel"), at("initramfs"), at("console.log"));
     let mut machine = Machine::start(&Boot {
         disks,
-        cores: 1,
+        cores: 2,
         memory,
         network: Network::Tap { net, tap: "tap0", mac: node.mac, address: node.address },
         kernel: &kernel,

@@ -360,7 +360,7 @@ fn boots_from_disk(site: &Site) {
     let cmdline = fs::read_to_string(at("cmdline")).unwrap();
     let mut machine = Machine::start(&Boot {
         disks: &[&disk],
-        cores: 1,
+        cores: 2,
         memory: 1024,
         network: Network::User,
         kernel: &at("kernel"),

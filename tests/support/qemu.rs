@@ -19,6 +19,10 @@ use super::which;
 /// How long a boot may take here: 50 s on a quiet machine of two cores, and CI is not quiet.
 pub const BOOT: Duration = Duration::from_secs(420);
 
+/// Words for this machine. Beside others on a busy host udev took longer than the 90 s that systemd waits for a device,
+/// and the console, or the boot partition, was given up.
+const HERE: &str = "systemd.default_device_timeout_sec=300 console=ttyAMA0";
+
 /// A running machine; ended when dropped.
 pub struct Machine {
     child: Child,
@@ -100,7 +104,7 @@ impl Machine {
             .arg("-initrd")
             .arg(boot.initramfs)
             .arg("-append")
-            .arg(format!("{} console=ttyAMA0", cmdline.join(" ")))
+            .arg(format!("{} {HERE}", cmdline.join(" ")))
             .args(["-netdev", &netdev, "-device", &card, "-device", "virtio-rng-pci"]);
         for (n, disk) in boot.disks.iter().enumerate() {
             let drive = format!("if=none,id=d{n},format=raw,cache=unsafe,file={}", disk.display());
