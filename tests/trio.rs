@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 
 use crate::consul;
+use crate::fenn;
 use crate::netboot::{Site, known_hosts};
 use crate::support::net::Net;
 use crate::support::qemu::{BOOT, Boot, Machine, Network};
@@ -20,7 +21,7 @@ const WHOLE: &[Tier] = &[
     Tier::Archive,
     Tier::Root,
     Tier::Qemu,
-    Tier::Judge(&["ip", "ssh", "dnsmasq", "mke2fs", "dpkg-deb", "gpgv"]),
+    Tier::Judge(&["ip", "ssh", "dnsmasq", "mke2fs", "dpkg-deb", "gpgv", "tar"]),
 ];
 
 /// The only boots of these roles from their own disks, and the programs of the roles before the shipped configuration:
@@ -52,6 +53,9 @@ fn together() {
         for node in cluster["node"].as_array_mut().unwrap() {
             let node = node.as_table_mut().unwrap();
             node.insert("ram".into(), "1G".into());
+            if node["name"].as_str() == Some(WORKER.name) {
+                node.insert("roles".into(), vec!["worker", "chart-images"].into());
+            }
             // One leader is started, and Consul waits for as many servers as there are leaders.
             if ["cargyll", "dalt"].contains(&node["name"].as_str().unwrap()) {
                 node.insert("roles".into(), vec!["worker"].into());
@@ -59,6 +63,7 @@ fn together() {
         }
     });
     as_the_machines_are(&site);
+    chart_images(&site);
     stand_in_for_consul(&site);
     let net = Net::new("trio", &["02:00:00:00:00:01"]);
     net.move_to("10.4.0.2");
@@ -87,9 +92,37 @@ fn together() {
     trio.members();
     trio.catalogue();
     trio.job();
+    trio.containers();
     trio.checks();
     trio.judges();
     trio.rebirth(&net);
+}
+
+/// An overlay of the owner's that brings images of containers, as docs/affordances.md says it, with an image of the
+/// test's: the base's own busybox.
+fn chart_images(site: &Site) {
+    let overlay = site.dir.join("overlays/chart-images");
+    let image = overlay.join("image");
+    fs::create_dir_all(&image).unwrap();
+    let at = |name: &str| image.join(name).to_str().unwrap().to_owned();
+    fs::copy(fenn::kernel_root().join("usr/bin/busybox"), at("busybox")).unwrap();
+    run("tar", ["-C", &at(""), "--owner=0", "--group=0", "-cf", &at("layer.tar"), "busybox"]);
+    let layer = sha256(&image.join("layer.tar"));
+    let config = format!(
+        r#"{{"architecture":"arm64","os":"linux","config":{{}},
+            "rootfs":{{"type":"layers","diff_ids":["sha256:{layer}"]}}}}"#
+    );
+    fs::write(at("config.json"), config).unwrap();
+    let manifest = r#"[{"Config":"config.json","RepoTags":["example.test/chart:1"],"Layers":["layer.tar"]}]"#;
+    fs::write(at("manifest.json"), manifest).unwrap();
+    let archive = overlay.join("charts.tar");
+    let words =
+        ["-C", &at(""), "-cf", archive.to_str().unwrap(), "manifest.json", "config.json", "layer.tar"];
+    run("tar", words);
+    let text = "[[artifacts]]\nname = \"chart-images\"\npath = \"charts.tar\"\nmake = \"./images\"\n\
+                licence = \"GPL-2.0-only\"\n\
+                extract = [{ to = \"/var/lib/rancher/k3s/agent/images/charts.tar\" }]\n";
+    fs::write(overlay.join("overlay.toml"), text).unwrap();
 }
 
 /// Slurm takes no node that has fewer cores than are stated.
@@ -240,6 +273,14 @@ impl Trio {
         self.until(&WORKER, "getent hosts consul.service.consul", LEADER.address);
         self.until(&LEADER, "getent hosts nfs.service.consul", EDGE.address);
         self.until(&EDGE, "getent hosts fenn.node.consul", WORKER.address);
+    }
+
+    /// What lies where k3s looks for images is what containerd takes, which is what k3s loads them with.
+    fn containers(&mut self) {
+        let image = "/var/lib/rancher/k3s/agent/images/charts.tar";
+        let runs = "ctr run --rm example.test/chart:1 chart /busybox echo out-of-the-image";
+        let said = self.ask(&WORKER, &format!("ctr images import {image} >/dev/null && {runs}"));
+        assert_eq!(said, "out-of-the-image\n");
     }
 
     /// The checks of all overlays of all three, asked as their owner asks.
