@@ -3,8 +3,8 @@
 #
 #   ./do build --node fenn     build a node's image (any gt-image command works: ./do plan --all)
 #   ./do test                  run every check: format, lints, unit, property and end-to-end tests
-#   ./do together              boot an edge, a leader and a worker at once, and see what they do for each other;
-#                              boot the edge from its card, and see that it serves
+#   ./do together              boot the edge from its card, with the program of this repository for arm64, and see that
+#                              it serves
 #   ./do deb [amd64|arm64]     make a Debian package: target/deb/gt-image_VERSION_ARCH.deb
 #   ./do docs                  build the pages of docs/ as a site with a search: target/site/index.html
 #   ./do bench [NAME]          run the benchmarks beside their peers
@@ -85,8 +85,7 @@ together)
     ./do deb arm64
     install "${needs_build[@]}" "${needs_test[@]}"
     export GT_IMAGE_TOGETHER=1 GT_IMAGE_REQUIRE=judge,root,qemu,archive
-    # One after the other: three emulated machines are enough for two cores.
-    exec cargo test --locked -p gt-image --test e2e -- --test-threads=1 trio::
+    exec cargo test --locked -p gt-image --test e2e -- edge::
     ;;
 bench)
     shift

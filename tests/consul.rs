@@ -1,8 +1,10 @@
 //! The overlays of Consul before a real agent: three servers and a client, each with its node's files, users and
-//! secrets in a network of the test's, form a cluster, and whoever is reset is taken back.
+//! secrets in a network of the test's, form a cluster, whoever is reset is taken back, and the node's resolver knows
+//! the catalogue's names.
 //! Must not know: how overlays are laid on a node. Spec: overlays/consul; docs/affordances.md.
 //!
-//! The agent is Debian's last, 1.8.7: the release that the overlay pins is not in any archive of Debian's.
+//! The agent is Debian's last, 1.8.7: the release that the overlay pins is not in any archive of Debian's. The resolver
+//! is the nodes' own release.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,17 +15,19 @@ use gt_image::layer::identity::ClusterKey;
 use gt_image::overlay::Description;
 use libtest_mimic::Trial;
 
+use crate::support::dnsmasq::Dnsmasq;
 use crate::support::net::Net;
-use crate::support::root::{Life, Root};
+use crate::support::root::{Life, Root, Shell};
 use crate::support::{Tier, ok, repository, run, stand_in, text, trial};
+use crate::wire::{ROUTER, router_with};
 
 const AGENT: &[Tier] =
-    &[Tier::Archive, Tier::Root, Tier::Judge(&["ip", "unshare", "setpriv", "dpkg-deb", "gpgv"])];
+    &[Tier::Archive, Tier::Root, Tier::Judge(&["ip", "unshare", "setpriv", "dpkg-deb", "gpgv", "dnsmasq"])];
 
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("consul::the_configuration_of_every_node_is_taken", AGENT, validated),
-        trial("consul::servers_form_a_cluster_and_take_back_who_was_reset", AGENT, cluster),
+        trial("consul::servers_form_a_cluster_give_names_and_take_back_who_was_reset", AGENT, cluster),
     ]
 }
 
@@ -116,7 +120,7 @@ fn cluster() {
     let servers = with("consul-server");
     let worker = with("consul-client").into_iter().find(|n| n.ip.to_string() != crate::support::net::SERVER);
     let nodes: Vec<_> = servers.iter().copied().chain(worker).collect();
-    let macs: Vec<String> = nodes.iter().map(|n| n.mac.to_string()).collect();
+    let macs: Vec<String> = nodes.iter().map(|n| n.mac.to_string()).chain([ROUTER.mac.to_owned()]).collect();
     let net = Net::new("consul", &macs.iter().map(String::as_str).collect::<Vec<_>>());
     let mut members = Vec::new();
     for (n, node) in nodes.iter().enumerate() {
@@ -126,6 +130,8 @@ fn cluster() {
         let mut root = root(&dir, &description, &name, overlay);
         let state = dir.join(&name).join("state");
         root.bind(&state, "/opt/consul");
+        // Each name that it is asked for is in its log then.
+        root.put("/etc/consul.d/log.hcl", b"log_level = \"debug\"\n", 0o644);
         let log = dir.join(&name).join("log");
         members.push(Member { name, root, state, log, life: None });
     }
@@ -141,6 +147,8 @@ fn cluster() {
     // What the client's node serves is in the servers' catalogue, from its own overlays.
     let slurmd = |services: &str| services.lines().any(|l| l.trim() == "slurmd");
     cluster.until(0, &["catalog", "services"], "the worker's service is told", slurmd);
+    let mut names = Names::new(&cluster, client, &description, &dir);
+    names.are_known(&cluster);
     cluster.write(client, "before");
 
     // One reset with its state kept, a metadata file too old for a start among it.
@@ -163,11 +171,13 @@ fn cluster() {
     cluster.is_whole(client);
     cluster.knows(1, "again");
     cluster.power_off(client, 0);
+    names.of_others_need_no_agent();
     cluster.wipe(client);
     cluster.boot(client);
     cluster.is_whole(client);
     cluster.knows(client, "again");
     assert_eq!(cluster.ids(client), ids, "who was reset is who he was");
+    names.are_known(&cluster);
 
     // A younger metadata file is the agent's own business.
     fs::write(&metadata, "{\"last_seen_unix\":1}").unwrap();
@@ -175,6 +185,93 @@ fn cluster() {
     cluster.boot(0);
     cluster.is_whole(client);
     assert!(metadata.exists());
+}
+
+/// The resolver of a member's node, beside its agent, and the router with the names of all others.
+struct Names {
+    member: usize,
+    own: String,
+    shell: Shell,
+    router: Dnsmasq,
+}
+
+impl Names {
+    fn new(cluster: &Cluster, member: usize, description: &Description, dir: &Path) -> Names {
+        let (node, card) = (&cluster.members[member].name, cluster.net.card(member));
+        let far = cluster.net.card(cluster.members.len());
+        let own = description.cluster.nodes.iter().find(|n| n.name.as_str() == node).unwrap();
+        let lease = format!("--dhcp-host={},{}", own.mac, own.ip);
+        // Its lease names no server of names: the description does.
+        let more = "--dhcp-option=6 --port=53 --no-resolv --no-hosts --log-queries --address=/ordinary.example/10.9.9.9 \
+                    --address=/printer.nodes.goldentooth.net/10.9.9.8";
+        let more: Vec<&str> = more.split_whitespace().chain([&*lease]).collect();
+        let router = router_with(far, &dir.join("leases"), &[], &more);
+        let (key, _) = ClusterKey::load_or_make(&dir.join("cluster.key")).unwrap();
+        let overlays = ["base-system", "mdns", "consul-client"];
+        let at = dir.join("resolver");
+        let root = Root::over(&stand_in::resolver(), &at, description, &key, node, &overlays);
+        // The cable of a test is no hardware.
+        let file = "/etc/systemd/network/10-wired.network";
+        let text = root.read(file);
+        assert!(text.contains("\nKind=!*\n"), "{text}");
+        root.put(file, text.replace("\nKind=!*\n", "\n").as_bytes(), 0o644);
+        // Read-only, so that networkd waits for no udev.
+        let script = "mount -t sysfs -o ro sys /sys\nmkdir -p /run/systemd\n\
+                      for program in networkd resolved; do /usr/lib/systemd/systemd-$program 2>/run/$program & done";
+        Names { member, own: own.ip.to_string(), shell: root.shell(card, script), router }
+    }
+
+    fn address(&mut self, name: &str) -> Option<String> {
+        let (said, status) = self.shell.ask(&format!("timeout 4 getent hosts {name}"));
+        (status == 0).then(|| said.split_whitespace().next().unwrap_or_default().to_owned())
+    }
+
+    fn until(&mut self, name: &str, wanted: &[&str]) {
+        let begun = Instant::now();
+        loop {
+            let found = self.address(name);
+            if found.as_deref().is_some_and(|found| wanted.contains(&found)) {
+                return;
+            }
+            let logs = "cat /run/networkd /run/resolved /run/systemd/resolve/resolv.conf";
+            assert!(begun.elapsed() < SOON, "{name}: {found:?}\n{}", self.shell.ask(logs).0);
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// The catalogue's names come from the agent, all others from the router, and neither is asked for the other's.
+    fn are_known(&mut self, cluster: &Cluster) {
+        self.until("consul.service.consul", &["10.4.0.11", "10.4.0.12", "10.4.0.13"]);
+        self.until("bettley.node.consul", &["10.4.0.11"]);
+        self.until("ordinary.example", &["10.9.9.9"]);
+        self.until("printer", &["10.9.9.8"]);
+        let before = self.router.log().lines().count();
+        let own = self.own.clone();
+        self.until(&format!("{}.node.consul", cluster.members[self.member].name), &[&own]);
+        for name in ["ordinary.example", "printer", "no-such.example"] {
+            self.address(name);
+        }
+        let told = fs::read_to_string(&cluster.members[self.member].log).unwrap();
+        assert!(told.contains("name=consul.service.consul."), "the agent tells what it is asked: {told}");
+        for name in ["ordinary", "printer", "no-such"] {
+            assert!(!told.contains(&format!("name={name}")), "the agent was asked for {name}: {told}");
+        }
+        let asked: Vec<String> = self.router.log().lines().skip(before).map(str::to_owned).collect();
+        assert!(asked.iter().any(|line| line.contains("no-such.example")), "{asked:#?}");
+        // glibc tries names with the search domain behind them, and those are the router's.
+        assert!(!asked.iter().any(|line| line.contains(".consul from")), "{asked:#?}");
+        // What containers are given (k3s reads this file) knows no port, and so no agent.
+        let (uplink, _) = self.shell.ask("cat /run/systemd/resolve/resolv.conf");
+        let servers: Vec<&str> = uplink.lines().filter(|line| line.starts_with("nameserver ")).collect();
+        assert_eq!(servers, ["nameserver 10.4.0.1"]);
+    }
+
+    /// Without the agent its names are unknown, and nobody else's.
+    fn of_others_need_no_agent(&mut self) {
+        assert_eq!(self.address("consul.service.consul"), None);
+        self.until("ordinary.example", &["10.9.9.9"]);
+        self.until("printer", &["10.9.9.8"]);
+    }
 }
 
 impl Cluster {

@@ -29,7 +29,7 @@ pub fn trials() -> Vec<Trial> {
     if std::env::var_os("GT_IMAGE_TOGETHER").is_none() {
         return Vec::new();
     }
-    vec![trial("trio::the_edges_image_serves", WHOLE, serves)]
+    vec![trial("edge::its_image_serves", WHOLE, serves)]
 }
 
 /// Where the edge's server is, as its overlay says.

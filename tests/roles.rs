@@ -1,35 +1,22 @@
-//! The shipped overlays: every template on every node beside its golden, and the rendered configurations
-//! before the programs that will read them.
+//! The shipped overlays: every template on every node beside its golden. The programs that read what comes of them are
+//! asked where they run (trio.rs, consul.rs).
 //! Must not know: how a template is rendered or a layer built. Spec: docs/overlay-format.md.
 //!
 //! After a change that is meant: `GT_IMAGE_BLESS=1 ./do test roles::` writes the goldens, and the diff is
 //! read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command};
-use std::time::{Duration, Instant};
 
 use gt_image::layer::overlay::Context;
 use gt_image::overlay::{Description, Overlay};
 use libtest_mimic::Trial;
 
-use crate::netboot::Site;
-use crate::support::net::Net;
-use crate::support::{Tier, ok, repository, run, text, trial, which};
-
-const PROGRAMS: &[Tier] = &[
-    Tier::Archive,
-    Tier::Root,
-    Tier::Judge(&["qemu-aarch64-static", "tar", "ssh-keygen", "ip", "curl", "busybox"]),
-];
+use crate::support::{repository, run, trial};
 
 pub fn trials() -> Vec<Trial> {
-    vec![
-        trial("roles::every_template_renders_as_its_golden_on_all_nodes", &[], goldens),
-        trial("roles::configurations_are_taken_by_their_programs", PROGRAMS, programs),
-    ]
+    vec![trial("roles::every_template_renders_as_its_golden_on_all_nodes", &[], goldens)]
 }
 
 /// What one template becomes, and on which nodes.
@@ -92,74 +79,4 @@ fn difference(golden: &str, text: &str) -> Option<String> {
         }
     }
     None
-}
-
-/// The edge's own arm64 programs, from its own root, by the emulator for programs.
-fn programs() {
-    let site = Site::new("roles");
-    ok(&mut site.command(&["build", "--node", "allyrion", "--no-image", "--keep-going"]));
-    let (root, tar) = (site.dir.join("root"), site.dir.join("root.tar"));
-    fs::create_dir_all(&root).unwrap();
-    ok(site.command(&["export", "--node", "allyrion", "--tar"]).arg(&tar));
-    run("tar", ["-C", root.to_str().unwrap(), "-xf", tar.to_str().unwrap()]);
-    for words in [
-        &["usr/sbin/haproxy", "-c", "-f", "/etc/haproxy/haproxy.cfg"][..],
-        &["usr/bin/promtool", "check", "config", "/etc/prometheus/prometheus.yml"],
-        &["usr/local/bin/envoy", "--mode", "validate", "--config-path", "/etc/envoy/envoy.yaml"],
-    ] {
-        ok(&mut inside(&root, words));
-    }
-    // A program that takes anything would prove nothing.
-    fs::write(root.join("etc/haproxy/haproxy.cfg"), "frontend without\n    bind nowhere\n").unwrap();
-    let refused = inside(&root, &["usr/sbin/haproxy", "-c", "-f", "/etc/haproxy/haproxy.cfg"]).output();
-    assert!(!refused.unwrap().status.success());
-    envoy_shares(&root);
-}
-
-/// The edge's Envoy on a network with two nodes: it answers for itself, and passes requests to those that are
-/// there and not to the eight that are not.
-fn envoy_shares(root: &Path) {
-    let net = Net::new("envoy", &["d8:3a:dd:89:c1:0b", "d8:3a:dd:89:ef:61"]);
-    let mut running = Vec::new();
-    for (n, address) in ["10.4.0.11", "10.4.0.15"].iter().enumerate() {
-        net.card(n).configure(address);
-        let answer = format!("printf 'HTTP/1.0 200 OK\\r\\n\\r\\nmeasured on {address}'");
-        let mut exporter = net.card(n).command("busybox");
-        exporter.args(["nc", "-ll", "-p", "9100", "-e", "sh", "-c", &answer]);
-        running.push(Killed(exporter.spawn().unwrap()));
-    }
-    let mut envoy = net.command(which("qemu-aarch64-static").unwrap());
-    envoy.arg("-L").arg(root).arg(root.join("usr/local/bin/envoy"));
-    envoy.args(["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--log-level", "error"]);
-    running.push(Killed(envoy.spawn().unwrap()));
-    let get = |path: &str| {
-        let mut curl = net.command("curl");
-        curl.args(["-s", "--max-time", "20", "--retry", "30", "--retry-connrefused", "--retry-delay", "1"]);
-        text(&curl.arg(format!("http://127.0.0.1:10000{path}")).output().unwrap())
-    };
-    assert_eq!(get("/healthz"), "allyrion\n");
-    let begun = Instant::now();
-    let mut seen = BTreeSet::new();
-    while seen.len() < 2 {
-        let answer = get("/metrics");
-        seen.extend(answer.strip_prefix("measured on ").map(str::to_owned));
-        assert!(begun.elapsed() < Duration::from_secs(300), "{seen:?}, and last {answer:?}");
-    }
-}
-
-/// A process that ends with the test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A program of the root, which sees the root's files first.
-fn inside(root: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(which("qemu-aarch64-static").expect("checked by the tier"));
-    command.arg("-L").arg(root).arg(root.join(words[0])).args(&words[1..]);
-    command
 }

@@ -126,13 +126,18 @@ pub fn silence(played: &Boot, server: &Server) {
 
 /// dnsmasq as a home router: it leases addresses and knows nothing of booting.
 pub fn router(card: &Card, leases: &Path, nodes: &[&Node]) -> Dnsmasq {
+    router_with(card, leases, nodes, &[])
+}
+
+/// The same with something more.
+pub fn router_with(card: &Card, leases: &Path, nodes: &[&Node], more: &[&str]) -> Dnsmasq {
     card.configure(ROUTER.address);
     let hosts = nodes.iter().map(|node| format!("--dhcp-host={},{}", node.mac, node.address));
     let leases = format!("--dhcp-leasefile={}", leases.display());
     let range = "--dhcp-range=10.4.0.100,10.4.0.200,255.255.240.0,1h".to_owned();
     let mut args = ["--interface=eth0", "--dhcp-authoritative", "--no-ping"].map(str::to_owned).to_vec();
     args.extend([range, leases].into_iter().chain(hosts));
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
     Dnsmasq::start(card.command("dnsmasq"), &args, "IP range")
 }
 

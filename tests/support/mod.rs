@@ -57,7 +57,7 @@ impl Tier {
     }
 
     /// Why the tier cannot run here; `None` when it can.
-    fn missing(self) -> Option<String> {
+    pub fn missing(self) -> Option<String> {
         match self {
             Tier::Judge(tools) => {
                 let missing: Vec<_> = tools.iter().filter(|t| which(t).is_none()).copied().collect();

@@ -8,7 +8,10 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 use super::net::Net;
 use super::which;
@@ -16,12 +19,20 @@ use super::which;
 /// How long a boot may take here: 50 s on a quiet machine of two cores, and CI is not quiet.
 pub const BOOT: Duration = Duration::from_secs(420);
 
+/// Words for this machine. Beside others on a busy host udev took longer than the 90 s that systemd waits for a device,
+/// and the console, or the boot partition, was given up.
+const HERE: &str = "systemd.default_device_timeout_sec=300 console=ttyAMA0";
+
 /// A running machine; ended when dropped.
 pub struct Machine {
     child: Child,
     console: PathBuf,
     /// How its SSH server is reached.
     ssh: Ssh,
+    /// The connection that all commands share.
+    master: Mutex<Option<Child>>,
+    /// Where its socket is.
+    sockets: TempDir,
 }
 
 /// How a node is reached over SSH.
@@ -93,7 +104,7 @@ impl Machine {
             .arg("-initrd")
             .arg(boot.initramfs)
             .arg("-append")
-            .arg(format!("{} console=ttyAMA0", cmdline.join(" ")))
+            .arg(format!("{} {HERE}", cmdline.join(" ")))
             .args(["-netdev", &netdev, "-device", &card, "-device", "virtio-rng-pci"]);
         for (n, disk) in boot.disks.iter().enumerate() {
             let drive = format!("if=none,id=d{n},format=raw,cache=unsafe,file={}", disk.display());
@@ -101,7 +112,8 @@ impl Machine {
         }
         let child =
             command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        Machine { child, console: boot.console.to_owned(), ssh }
+        let (master, sockets) = (Mutex::new(None), tempfile::tempdir().unwrap());
+        Machine { child, console: boot.console.to_owned(), ssh, master, sockets }
     }
 
     /// All that the console has shown so far.
@@ -134,7 +146,30 @@ impl Machine {
     /// Runs a command on the node as root. The host key must be the one that `known_hosts` has.
     pub fn ssh(&self, identity: &Path, known_hosts: &Path, node: &str, command: &str) -> Output {
         let words = self.ssh_words(identity, known_hosts.to_str().unwrap(), node);
-        Command::new(&words[0]).args(&words[1..]).arg(command).output().unwrap()
+        let control = self.connect(&words);
+        let (target, options) = words[1..].split_last().unwrap();
+        Command::new(&words[0]).args(options).arg("-S").arg(control).args([target, command]).output().unwrap()
+    }
+
+    /// Opens the connection that commands share, unless it is open; gives its socket. A login takes an emulated node
+    /// seconds of a processor, for systemd starts a manager for the user, and a command without a connection logs in
+    /// by itself.
+    fn connect(&self, words: &[String]) -> PathBuf {
+        let socket = self.sockets.path().join("ssh");
+        let mut master = self.master.lock().unwrap();
+        let open = |child: &mut Child| child.try_wait().unwrap().is_none();
+        if !master.as_mut().is_some_and(open) {
+            let (target, options) = words[1..].split_last().unwrap();
+            let mut command = Command::new(&words[0]);
+            command.args(options).args(["-N", "-M", "-S"]).arg(&socket).arg(target);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            while open(&mut child) && !socket.exists() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            *master = Some(child);
+        }
+        socket
     }
 
     /// The same for a command that reads a file of this host.
@@ -167,10 +202,13 @@ impl Machine {
         words
     }
 
-    /// Writes the description `from` to `to` with a `[network] check` that reaches this machine, so that
-    /// `gt-image --cluster TO check --node NODE` runs its checks.
+    /// Writes the description `from` to `to` with a `[network] check` that reaches this machine, and all others on its
+    /// network, so that `gt-image --cluster TO check --node NODE` runs their checks.
     pub fn checkable(&self, identity: &Path, from: &Path, to: &Path) {
         let mut words = self.ssh_words(identity, "{{ known_hosts }}", "{{ node.name }}");
+        if let Ssh::From(..) = self.ssh {
+            *words.last_mut().unwrap() = "root@{{ node.ip }}".to_owned();
+        }
         words.extend(["/usr/lib/gt/check", "each"].map(str::to_owned));
         let mut cluster: toml::Table = std::fs::read_to_string(from).unwrap().parse().unwrap();
         cluster["network"].as_table_mut().unwrap().insert("check".into(), words.into());
@@ -201,8 +239,10 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // They may have ended by themselves.
+        for child in self.master.get_mut().unwrap().iter_mut().chain([&mut self.child]) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }

@@ -1,14 +1,15 @@
-//! A node's root as its overlays make it, laid over this machine's own: programs run in it as on the node, with
-//! its files, its users and its secrets, and what they write is gone with them.
+//! A node's root as its overlays make it, laid over this machine's own or another: programs run in it as on the
+//! node, with its files, its users and its secrets, and what they write is gone with them.
 //! Must not know: what runs in it. Spec: docs/overlay-format.md; systemd.service(5) for the few keys that are
 //! followed.
 //!
 //! Each life is a mount and a process namespace of its own, so a kill is a power cut.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
 use gt_image::layer::identity::ClusterKey;
 use gt_image::layer::overlay::Context;
@@ -19,23 +20,25 @@ use super::which;
 
 /// What an image has, in a folder.
 pub struct Root {
+    below: PathBuf,
     files: PathBuf,
     life: PathBuf,
     binds: Vec<(PathBuf, String)>,
 }
 
-/// `$0` is the folder of files, `$1` where the life is, `$2` the script, then pairs of what is bound and where.
+/// `$0` is the folder of files, `$1` where the life is, `$2` the script, `$3` what it is laid over, then pairs of
+/// what is bound and where.
 const LIFE: &str = r#"set -e
 mount -t tmpfs -o mode=0755 life "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
 cp -a "$0/." "$1/upper/"
-mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" life "$1/root"
+mount -t overlay -o "lowerdir=$3,upperdir=$1/upper,workdir=$1/work" life "$1/root"
 cd "$1/root"
 script=$2
 mount -t proc proc proc
 mount --rbind /dev dev
 mount -t tmpfs -o mode=0755 run run
-shift 2
+shift 3
 while [ $# -gt 0 ]; do
     mkdir -p "$(dirname "./$2")"
     if [ -d "$1" ]; then mkdir -p "./$2"; else : >"./$2"; fi
@@ -54,7 +57,20 @@ impl Root {
         node: &str,
         overlays: &[&str],
     ) -> Root {
-        let root = Root { files: dir.join("files"), life: dir.join("life"), binds: Vec::new() };
+        Root::over(Path::new("/"), dir, description, key, node, overlays)
+    }
+
+    /// The same over another root than this machine's.
+    pub fn over(
+        below: &Path,
+        dir: &Path,
+        description: &Description,
+        key: &ClusterKey,
+        node: &str,
+        overlays: &[&str],
+    ) -> Root {
+        let (files, life) = (dir.join("files"), dir.join("life"));
+        let root = Root { below: below.to_owned(), files, life, binds: Vec::new() };
         for folder in [&root.files, &root.life] {
             fs::create_dir_all(folder).unwrap();
         }
@@ -63,7 +79,7 @@ impl Root {
         let names: Vec<_> = overlays.iter().map(|name| name.parse().unwrap()).collect();
         root.put("/etc/machine-id", format!("{}\n", key.machine_id(node.name.as_str())).as_bytes(), 0o444);
         let accounts = ["/etc/passwd", "/etc/group"];
-        let mut texts = accounts.map(|path| fs::read_to_string(path).unwrap());
+        let mut texts = accounts.map(|path| fs::read_to_string(below.join(&path[1..])).unwrap());
         for overlay in description.overlays.expand(&names) {
             root.lay(overlay, &context);
             for secret in &overlay.secrets {
@@ -139,7 +155,7 @@ impl Root {
         let mut command = card.map_or_else(|| Command::new(&unshare), |card| card.command(&unshare));
         command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]);
         command.args(card.is_none().then_some("--net"));
-        command.args(["sh", "-c", LIFE]).arg(&self.files).arg(&self.life).arg(script);
+        command.args(["sh", "-c", LIFE]).arg(&self.files).arg(&self.life).arg(script).arg(&self.below);
         for (from, path) in &self.binds {
             command.arg(from).arg(path);
         }
@@ -152,6 +168,15 @@ impl Root {
         self.command(None, script).output().unwrap()
     }
 
+    /// Starts a shell on the side of a card, after `script`, whose programs may go on behind it.
+    pub fn shell(&self, card: &Card, script: &str) -> Shell {
+        let ask = "while read -r command; do eval \"$command\" 2>&1; echo \"status $?\"; done";
+        let mut command = self.command(Some(card), &format!("set -e\n{script}\nset +e\n{ask}"));
+        let mut life = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (commands, said) = (life.stdin.take().unwrap(), life.stdout.take().unwrap());
+        Shell { _life: Life(life), commands, said: BufReader::new(said).lines() }
+    }
+
     /// Starts what a unit starts, on the side of a card.
     pub fn start(&self, card: &Card, unit: &str, log: &Path) -> Life {
         let script = service(&self.read(&format!("/etc/systemd/system/{unit}")));
@@ -159,6 +184,28 @@ impl Root {
         let mut command = self.command(Some(card), &script);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         Life(command.spawn().unwrap())
+    }
+}
+
+/// A life whose shell takes commands. It is there before the programs that it begins with are ready.
+pub struct Shell {
+    _life: Life,
+    commands: ChildStdin,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Shell {
+    /// What a command says on both outputs, and its status.
+    pub fn ask(&mut self, command: &str) -> (String, i32) {
+        writeln!(self.commands, "{command}").unwrap();
+        let mut said = String::new();
+        loop {
+            let line = self.said.next().expect("the life has not ended").unwrap();
+            match line.strip_prefix("status ") {
+                Some(status) => return (said, status.parse().unwrap()),
+                None => said += &(line + "\n"),
+            }
+        }
     }
 }
 

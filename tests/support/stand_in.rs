@@ -1,5 +1,5 @@
 //! Programs in the place of those that an overlay pins and no network here may have: older ones, from the
-//! archive of Debian that this machine uses.
+//! archive of Debian that this machine uses; and programs of the nodes for this machine's own processor.
 //! Must not know: what they are used for. Spec: apt.conf(5), apt-get(8).
 
 use std::fs;
@@ -18,27 +18,56 @@ pub fn consul(architecture: Option<&str>) -> PathBuf {
     program("bullseye", "consul", "usr/bin/consul", architecture)
 }
 
-/// A program of a package of a suite. Kept between runs.
+/// systemd's network service and resolver, of the Debian that the nodes have, in a root with all that they and a shell
+/// need: resolvers of two releases route names differently, and this machine may have none.
+pub fn resolver() -> PathBuf {
+    let packages = "base-files dash coreutils util-linux mount libc-bin systemd systemd-resolved";
+    let root = unpacked("resolver", "trixie", packages, None);
+    // As images/debian-trixie.toml has them; no script of a package ran here.
+    let accounts = [("root", 0), ("systemd-network", 998), ("systemd-resolve", 996)];
+    let users = accounts.map(|(name, id)| format!("{name}:x:{id}:{id}::/:/bin/false\n"));
+    let groups = accounts.map(|(name, id)| format!("{name}:x:{id}:\n"));
+    fs::write(root.join("etc/passwd"), users.concat()).unwrap();
+    fs::write(root.join("etc/group"), groups.concat()).unwrap();
+    root
+}
+
+/// A program of a package of a suite.
 fn program(suite: &str, package: &str, path: &str, architecture: Option<&str>) -> PathBuf {
+    unpacked(package, suite, package, architecture).join(path)
+}
+
+/// Packages of a suite as files, with what they need where they are several; no script of theirs runs. Kept between
+/// runs.
+fn unpacked(name: &str, suite: &str, packages: &str, architecture: Option<&str>) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stand-in");
-    let dir = dir.join(format!("{package}-{}", architecture.unwrap_or("host")));
-    let program = dir.join("root").join(path);
-    if program.exists() {
-        return program;
+    let dir = dir.join(format!("{name}-{}", architecture.unwrap_or("host")));
+    let root = dir.join("root");
+    if root.exists() {
+        return root;
     }
     let apt = PrivateApt::new(&dir.join("apt"), suite, architecture);
     ok(apt.command().arg("update"));
-    // Signed index, and by that the file's digest: apt checks both, or gives nothing.
-    ok(apt.command().current_dir(&apt.0).args(["download", package]));
-    let found = fs::read_dir(&apt.0).unwrap().map(|entry| entry.unwrap().path());
-    let deb = found.into_iter().find(|file| file.extension().is_some_and(|e| e == "deb")).unwrap();
+    // Signed index, and by that each file's digest: apt checks both, or gives nothing.
+    if packages.contains(' ') {
+        let words = ["install", "--download-only", "--no-install-recommends", "-y"];
+        ok(apt.command().args(words).args(packages.split(' ')));
+    } else {
+        ok(apt.command().current_dir(apt.0.join("archives")).args(["download", packages]));
+    }
+    let files = fs::read_dir(apt.0.join("archives")).unwrap().map(|entry| entry.unwrap().path());
+    let mut debs: Vec<_> = files.filter(|file| file.extension().is_some_and(|e| e == "deb")).collect();
+    // The one that has `/bin` and `/lib` as links comes before those that put files there.
+    debs.sort_by_key(|file| !file.file_name().unwrap().to_string_lossy().starts_with("base-files_"));
     // Whole or not at all: a run that was killed leaves no half of it.
     let new = dir.join("new");
-    run("dpkg-deb", ["-x", deb.to_str().unwrap(), new.to_str().unwrap()]);
-    fs::rename(new, dir.join("root")).unwrap();
-    program
+    for deb in debs {
+        run("dpkg-deb", ["-x", deb.to_str().unwrap(), new.to_str().unwrap()]);
+    }
+    fs::rename(new, &root).unwrap();
+    root
 }
 
 /// apt with a state, a cache and one source of its own.
