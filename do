@@ -35,7 +35,7 @@ install() {
 # for builds without root, apt's signature check and keyring.
 needs_build=(gcc libc6-dev make pkg-config ca-certificates qemu-user-static uidmap gpgv debian-archive-keyring openssl xz-utils python3-pip)
 # What judging needs: other people's tools.
-needs_test=(e2fsprogs dosfstools mtools gdisk fdisk bmap-tools qemu-system-arm qemu-utils apt-utils gnupg
+needs_test=(e2fsprogs dosfstools mtools gdisk fdisk bmap-tools qemu-system-arm apt-utils gnupg
     dpkg-dev openssh-client kmod cpio libarchive-tools attr acl shellcheck python3-venv python3-fusepy zip
     lintian binutils git iproute2 nftables dnsmasq-base busybox klibc-utils libnfs-utils nfs-common tftp-hpa atftp curl libcap2-bin age systemd)
 # What fuzzing needs: libFuzzer's runtime is C++, and seeds are made by the tools whose formats they have.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use gt_image::layer::identity::ClusterKey;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -41,6 +42,7 @@ fn site() -> Site {
         "echo ok 01-below-it-is-up it is: up; echo ok 02-role-it-answers it answers
                          echo gt-check: 2 passed, 0 failed; cp \"$1\" hosts\n",
     );
+    ClusterKey::load_or_make(&site.path("secrets/cluster.key")).unwrap();
     site
 }
 
