@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use gt_image::digest::Digest;
 use gt_image::ext4::{self, Ext4Error, Options};
@@ -562,6 +563,13 @@ impl Drop for Mount {
         let output = run(Command::new("umount").arg(&self.at));
         if !output.status.success() && !std::thread::panicking() {
             panic!("umount {}: {}", self.at.display(), String::from_utf8_lossy(&output.stderr));
+        }
+        // A mount namespace that another test makes in this moment has a copy of the mount until it lets its old
+        // root go, and only then is all written and the loop device free.
+        let attached = || !run(Command::new("losetup").arg("-j").arg(&self.image)).stdout.is_empty();
+        let begun = Instant::now();
+        while attached() && begun.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

@@ -13,7 +13,17 @@ const PACK: &[Tier] =
     &[Tier::Judge(&["dpkg-deb", "lintian", "readelf", "strip", "git", "python3", "shellcheck"])];
 const INSTALL: &[Tier] = &[
     Tier::Root,
-    Tier::Judge(&["dpkg", "dpkg-deb", "readelf", "strip", "git", "python3", "systemd-sysusers", "unshare"]),
+    Tier::Judge(&[
+        "dpkg",
+        "dpkg-deb",
+        "readelf",
+        "strip",
+        "git",
+        "python3",
+        "systemd-sysusers",
+        "unshare",
+        "pivot_root",
+    ]),
 ];
 
 pub fn trials() -> Vec<Trial> {
@@ -60,8 +70,11 @@ const THROWN_AWAY: &str = r#"
 mount -t tmpfs tmpfs "$1" && mkdir "$1/upper" "$1/work" "$1/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 mount -t proc proc "$1/root/proc"
-mkdir -p "$1/root/mnt" && cp "$2" "$1/root/mnt/gt-image.deb"
-exec chroot "$1/root" sh -ec "$3"
+mount --rbind /dev "$1/root/dev"
+mkdir -p "$1/root/mnt/old" && cp "$2" "$1/root/mnt/gt-image.deb"
+# What others have mounted must not stay mounted for this.
+cd "$1/root" && pivot_root . mnt/old
+exec chroot . sh -ec "umount -l /mnt/old; $3"
 "#;
 
 const INSTALL_AND_PURGE: &str = r#"

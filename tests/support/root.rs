@@ -45,7 +45,11 @@ while [ $# -gt 0 ]; do
     mount --bind "$1" "./$2"
     shift 2
 done
-exec chroot . /bin/sh -c "$script"
+# What other tests have mounted must not stay mounted for this life.
+mkdir run/old
+pivot_root . run/old
+exec chroot . /bin/sh -c "umount -l /run/old && rmdir /run/old
+$script"
 "#;
 
 impl Root {
