@@ -1,10 +1,12 @@
-//! An edge, a leader and a worker on one network, each from its own image: what they do for each other.
+//! An edge, a leader and a worker on one network, the first from its card and the others served, beside a router:
+//! what they do for each other.
 //! Must not know: how an image is made. Spec: docs/overlay-format.md, checks; overlays/README.md.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use gt_netboot::pi::boot::Setup;
 use libtest_mimic::Trial;
 
 use crate::consul;
@@ -12,7 +14,7 @@ use crate::fenn;
 use crate::netboot::{Site, known_hosts};
 use crate::support::net::Net;
 use crate::support::qemu::{BOOT, Boot, Machine, Network};
-use crate::support::server::Node;
+use crate::support::server::{Node, Server, power_on};
 use crate::support::site::sha256;
 use crate::support::{Tier, ok, run, stand_in, trial};
 use crate::wire::router;
@@ -31,8 +33,13 @@ pub fn trials() -> Vec<Trial> {
 }
 
 pub const EDGE: Node = Node { name: "allyrion", mac: "d8:3a:dd:8a:7d:aa", serial: 0, address: "10.4.0.10" };
-const LEADER: Node = Node { name: "bettley", mac: "d8:3a:dd:89:c1:0b", serial: 0, address: "10.4.0.11" };
-const WORKER: Node = Node { name: "fenn", mac: "d8:3a:dd:89:ef:61", serial: 0, address: "10.4.0.15" };
+const LEADER: Node =
+    Node { name: "bettley", mac: "d8:3a:dd:89:c1:0b", serial: 0x4cd9_693a, address: "10.4.0.11" };
+const WORKER: Node =
+    Node { name: "fenn", mac: "d8:3a:dd:89:ef:61", serial: 0xd2a7_ebcf, address: "10.4.0.15" };
+
+/// Where the server is, `0a040002` in hexadecimal: the edge has its own address.
+const HOST: &str = "10.4.0.2";
 
 /// How long a program on one node may take to see what happened on another.
 const SOON: Duration = Duration::from_secs(240);
@@ -44,6 +51,7 @@ struct Trio {
     site: Site,
     known_hosts: PathBuf,
     machines: Vec<(Node, Machine)>,
+    server: Server,
 }
 
 fn together() {
@@ -65,24 +73,29 @@ fn together() {
     as_the_machines_are(&site);
     chart_images(&site);
     stand_in_for_consul(&site);
-    let net = Net::new("trio", &["02:00:00:00:00:01"]);
-    net.move_to("10.4.0.2");
+    let net = Net::new("trio", &["02:00:00:00:00:01", LEADER.mac, WORKER.mac]);
+    net.move_to(HOST);
     let _router = router(net.card(0), &site.dir.join("leases"), &[&EDGE, &LEADER, &WORKER]);
     let stick = stick(&site);
     let known_hosts = known_hosts(&site);
-    let mut machines = Vec::new();
-    for (node, tap, disks) in
-        [(EDGE, "tap0", &[stick.as_path()][..]), (LEADER, "tap1", &[]), (WORKER, "tap2", &[])]
-    {
-        if tap != "tap0" {
-            net.add_tap(tap);
-        }
-        build(&site, &node);
-        machines.push((node, start(&site, &net, &node, tap, disks)));
+    build(&site, &EDGE);
+    for node in [LEADER, WORKER] {
+        ok(&mut site.command(&["build", "--node", node.name, "--no-image", "--keep-going"]));
     }
-    let mut trio = Trio { site, known_hosts, machines };
+    let edge = start(&site, &net, &EDGE, "tap0", &[stick.as_path()]);
+    let server = Server::start_at(&net, &site.dir, HOST, &["--dhcp", "proxy", "--allow-incomplete"]);
+    let mut machines = vec![(EDGE, edge)];
+    for (card, node) in [(1, LEADER), (2, WORKER)] {
+        let tap = format!("tap{card}");
+        net.add_tap(&tap);
+        machines.push((node, served(&site, &net, &server, &node, card, &tap)));
+    }
+    let mut trio = Trio { site, known_hosts, machines, server };
     for (_, machine) in &mut trio.machines {
         machine.wait_for("login:", BOOT);
+    }
+    for node in [LEADER, WORKER] {
+        trio.server.until(&format!("{:10} node   login\n", node.name));
     }
     trio.shared_folder();
     trio.names();
@@ -95,7 +108,7 @@ fn together() {
     trio.containers();
     trio.checks();
     trio.judges();
-    trio.rebirth(&net);
+    trio.alone(&net);
 }
 
 /// An overlay of the owner's that brings images of containers, as docs/affordances.md says it, with an image of the
@@ -190,11 +203,34 @@ pub fn build(site: &Site, node: &Node) {
 
 /// Starts a machine with a node's image as it is now.
 pub fn start(site: &Site, net: &Net, node: &Node, tap: &str, more: &[&Path]) -> Machine {
-    let at = |name: &str| site.dir.join(format!("{}.{name}", node.name));
-    let disk = site.dir.join("images/out").join(node.name).join("disk.img");
+    let disk = disk(site, node);
     let disks: Vec<&Path> = [disk.as_path()].into_iter().chain(more.iter().copied()).collect();
+    machine(site, net, node, tap, &disks)
+}
+
+fn disk(site: &Site, node: &Node) -> PathBuf {
+    site.dir.join("images/out").join(node.name).join("disk.img")
+}
+
+/// Starts a machine without a disk, with what its firmware fetched from the server; the router gave the address.
+fn served(site: &Site, net: &Net, server: &Server, node: &Node, card: usize, tap: &str) -> Machine {
+    net.card(card).plug(true);
+    let played = power_on(net.card(card), &node.board(), &Setup::default());
+    net.card(card).plug(false);
+    let (_, loaded) = server.whole(played);
+    for (part, file) in
+        [("kernel", Some(loaded.kernel)), ("initramfs", loaded.initramfs), ("cmdline", loaded.cmdline)]
+    {
+        fs::write(site.dir.join(format!("{}.{part}", node.name)), file.unwrap().bytes).unwrap();
+    }
+    machine(site, net, node, tap, &[])
+}
+
+/// Starts a machine with the kernel, the initramfs and the command line that lie there for it.
+fn machine(site: &Site, net: &Net, node: &Node, tap: &str, disks: &[&Path]) -> Machine {
+    let at = |name: &str| site.dir.join(format!("{}.{name}", node.name));
     Machine::start(&Boot {
-        disks: &disks,
+        disks,
         cores: CORES,
         memory: 1536,
         network: Network::Tap { net, tap, mac: node.mac, address: node.address },
@@ -310,19 +346,25 @@ impl Trio {
         }
     }
 
-    /// The worker forgets what was written, also without the others.
-    fn rebirth(&mut self, net: &Net) {
-        assert_eq!(self.ask(&WORKER, "hostname; findmnt -no FSTYPE /"), "fenn\noverlay\n");
-        self.ask(&WORKER, "echo gone > /etc/written && sync && cat /etc/written");
-        self.ask(&WORKER, "systemd-run --on-active=1 systemctl reboot");
-        let (_, machine) = self.machines.iter_mut().find(|(node, _)| node.name == WORKER.name).unwrap();
-        machine.wait_for_end(Duration::from_secs(240));
+    /// The worker starts alone from its own disk, too, and what it writes there is gone with it.
+    fn alone(&mut self, net: &Net) {
+        for node in [LEADER, WORKER] {
+            // The layer below is mounted where only the kernel sees it.
+            let root = self.ask(&node, "findmnt -no FSTYPE /; grep ^v3 /proc/fs/nfsfs/servers");
+            assert!(root.starts_with("overlay\n") && root.contains(" 0a040002 "), "{root}");
+        }
         self.machines.clear();
+        build(&self.site, &WORKER);
+        let disk = disk(&self.site, &WORKER);
+        let before = sha256(&disk);
         let mut machine = start(&self.site, net, &WORKER, "tap2", &[]);
         machine.wait_for("login:", BOOT);
         self.machines.push((WORKER, machine));
-        let written = self.ask(&WORKER, "test -e /etc/written && echo there || echo gone");
-        assert_eq!(written.trim(), "gone");
+        self.ask(&WORKER, "echo gone > /etc/written && sync && cat /etc/written");
+        self.ask(&WORKER, "systemd-run --on-active=1 systemctl poweroff");
+        let (_, machine) = &mut self.machines[0];
+        machine.wait_for_end(Duration::from_secs(240));
+        assert_eq!(sha256(&disk), before, "a life leaves no byte on the disk");
     }
 
     /// The leader's controller, whose state is on the edge's stick, runs a job on the worker.

@@ -42,12 +42,17 @@ pub struct Server {
 impl Server {
     /// Starts it with the site in `dir` and waits until it is ready.
     pub fn start(net: &Net, dir: &Path, args: &[&str]) -> Server {
+        Server::start_at(net, dir, SERVER, args)
+    }
+
+    /// The same where the server has another address.
+    pub fn start_at(net: &Net, dir: &Path, address: &str, args: &[&str]) -> Server {
         let log = dir.join("serve.log");
         let errors = fs::File::options().create(true).append(true).open(&log).unwrap();
         let mut child = net
             .command(binary())
             .current_dir(dir)
-            .args(["serve", "--interface", "br0", "--address", SERVER])
+            .args(["serve", "--interface", "br0", "--address", address])
             .args(args)
             .stdout(Stdio::piped())
             .stderr(errors)
