@@ -304,7 +304,9 @@ fn sizes(medium: &Medium, found: &[Found]) -> Sizes {
 
 fn open(image: &Path, store: &Store, progress: &Progress) -> anyhow::Result<Medium> {
     let opening = || format!("opening `{}`", image.display());
-    let medium = Medium::open(image, false).with_context(opening)?;
+    let medium = Medium::open(image, false).with_context(opening).map_err(|e| {
+        e.context(Hint("name an image, or a card: `gt-image flash` shows those of this machine".into()))
+    })?;
     let mut head = [0; 6];
     let packed = !medium.device
         && crate::io::at::ReadAt::read_at(&medium, &mut head, 0).is_ok()

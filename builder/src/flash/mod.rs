@@ -259,6 +259,7 @@ pub fn open(path: &Path, plan: &Plan) -> anyhow::Result<Medium> {
         let hint = match e.kind() {
             io::ErrorKind::PermissionDenied => Some("run it as root"),
             io::ErrorKind::ResourceBusy => Some("unmount it, and end what else uses it"),
+            io::ErrorKind::NotFound => Some("make its folder, or run `gt-image flash` to see the cards"),
             _ => None,
         };
         let error = anyhow::Error::new(e).context(format!("opening `{}`", path.display()));
