@@ -11,10 +11,11 @@ use gt_netboot::pi::boot::{Boot as Played, Loaded, Setup};
 use libtest_mimic::Trial;
 
 use crate::fenn::{Fenn, second};
-use crate::support::net::Net;
+use crate::support::net::{Card, Net};
 use crate::support::qemu::{BOOT, Boot, Machine, Network};
 use crate::support::server::{self, Node, Server};
 use crate::support::{Tier, gt_image, ok, run, trial};
+use crate::wire::FENN;
 
 const WHOLE: &[Tier] = &[
     Tier::Archive,
@@ -32,8 +33,6 @@ pub fn trials() -> Vec<Trial> {
 
 /// Asks every file of the root by itself: what stands in the way of one is then told.
 const CAPABILITIES: &str = "find / -xdev -type f -print0 | xargs -0 /usr/sbin/getcap 2>&1 | sort";
-
-const FENN: Node = Node { name: "fenn", mac: "d8:3a:dd:89:ef:61", serial: 0xd2a7_ebcf, address: "10.4.0.15" };
 
 /// A site with a store of its own, beginning as the one that all tests of fenn share.
 pub struct Site {
@@ -122,11 +121,11 @@ pub fn wait_for_boot(
     }
 }
 
-/// Plays the firmware; gives the boot as it went and what a kernel gets.
-pub fn power_on(net: &Net, node: &Node, server: &Server) -> (Played, Loaded) {
-    net.card(0).plug(true);
-    let played = server::power_on(net.card(0), &node.board(), &Setup::default());
-    net.card(0).plug(false);
+/// Plays the firmware on a card; gives the boot as it went and what a kernel gets.
+pub fn power_on(card: &Card, node: &Node, server: &Server) -> (Played, Loaded) {
+    card.plug(true);
+    let played = server::power_on(card, &node.board(), &Setup::default());
+    card.plug(false);
     server.whole(played)
 }
 
@@ -186,7 +185,7 @@ fn reborn() {
     let disk = disk_with_key(&site);
     let net = Net::new("nfs", &[FENN.mac]);
     let server = serve(&net, &site);
-    let (played, loaded) = power_on(&net, &FENN, &server);
+    let (played, loaded) = power_on(net.card(0), &FENN, &server);
     assert!(played.bytes() <= 20_000_000, "{} bytes by TFTP: {:#?}", played.bytes(), played.requests);
     assert!(played.requests.iter().all(|r| r.duplicates == 0), "{:#?}", played.requests);
 
@@ -221,7 +220,7 @@ fn reborn() {
     assert_eq!(server::node_status(&net, &site.dir, &FENN)["pinned"], first["pinned"]);
     reboot(&mut machine, ask);
 
-    let (_, loaded) = power_on(&net, &FENN, &server);
+    let (_, loaded) = power_on(net.card(0), &FENN, &server);
     let mut machine = start(&net, &site, &FENN, &loaded, 2048, &[&disk]);
     let seen = ask(&mut machine, "test -e /etc/written && echo there || echo reborn; cat /etc/motd");
     assert!(seen.contains("reborn") && seen.contains("second generation"), "{seen}");
@@ -231,7 +230,7 @@ fn reborn() {
 
     ok(&mut site.command(&["rollback", "--node", "fenn"]));
     reboot(&mut machine, ask);
-    power_on(&net, &FENN, &server);
+    power_on(net.card(0), &FENN, &server);
     let third = server::node_status(&net, &site.dir, &FENN);
     assert_eq!(third["pinned"], first["pinned"], "{third:#}");
 }
@@ -269,7 +268,7 @@ fn outlives() {
     let known_hosts = known_hosts(&site);
     let net = Net::new("ram", &[FENN.mac]);
     let server = serve(&net, &site);
-    let (_, loaded) = power_on(&net, &FENN, &server);
+    let (_, loaded) = power_on(net.card(0), &FENN, &server);
     let mut machine = start(&net, &site, &FENN, &loaded, 3072, &[]);
     wait_for_boot(&net, &site, &FENN, |boot| boot["outcome"] == "login");
     server.kill();

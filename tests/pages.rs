@@ -20,19 +20,19 @@ pub fn trials() -> Vec<Trial> {
 }
 
 fn pages_are_current() {
-    let mut command = gt_image();
-    command.current_dir(repository()).args(["overlays", "--markdown", "docs/overlays", "--check"]);
-    let output = command.output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}\nrun `./do overlays --markdown docs/overlays`");
+    are_current("overlays", "docs/overlays");
 }
 
 fn reference_is_current() {
-    let mut command = gt_image();
-    command.current_dir(repository()).args(["man", "--markdown", "docs/reference", "--check"]);
-    let output = command.output().unwrap();
+    are_current("man", "docs/reference");
+}
+
+fn are_current(command: &str, folder: &str) {
+    let mut check = gt_image();
+    let output =
+        check.current_dir(repository()).args([command, "--markdown", folder, "--check"]).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}\nrun `./do man --markdown docs/reference`");
+    assert!(output.status.success(), "{stderr}\nrun `./do {command} --markdown {folder}`");
 }
 
 fn stale_pages() {

@@ -19,9 +19,9 @@ use crate::netboot::{self, Site};
 use crate::support::net::Net;
 use crate::support::official;
 use crate::support::qemu::{BOOT, Boot, Machine, Network};
-use crate::support::server::Node;
 use crate::support::site::sha256;
 use crate::support::{Tier, fails, ok, run, trial};
+use crate::wire::FENN;
 
 const WHOLE: &[Tier] = &[
     Tier::Archive,
@@ -33,8 +33,6 @@ const WHOLE: &[Tier] = &[
 pub fn trials() -> Vec<Trial> {
     vec![trial("raspios::packages_on_top_boot_from_disk_and_over_nfs", WHOLE, whole)]
 }
-
-const FENN: Node = Node { name: "fenn", mac: "d8:3a:dd:89:ef:61", serial: 0xd2a7_ebcf, address: "10.4.0.15" };
 
 /// Sectors of the root partition: 1.5 GiB, of which the stand-in takes half.
 const ROOT_SECTORS: u64 = 3 << 20;
@@ -378,7 +376,7 @@ fn boots_over_nfs(site: &Site) {
     let known_hosts = netboot::known_hosts(site);
     let net = Net::new("rpi", &[FENN.mac]);
     let server = netboot::serve(&net, site);
-    let (played, loaded) = netboot::power_on(&net, &FENN, &server);
+    let (played, loaded) = netboot::power_on(net.card(0), &FENN, &server);
     let asked: Vec<&str> = played.requests.iter().map(|request| request.name.as_str()).collect();
     assert!(asked.iter().any(|file| file.ends_with("kernel8.img")), "{asked:?}");
     assert!(!asked.iter().any(|file| file.ends_with("initramfs8")), "{asked:?}");

@@ -6,18 +6,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use gt_netboot::pi::boot::Setup;
 use libtest_mimic::Trial;
 
 use crate::consul;
 use crate::fenn;
-use crate::netboot::{Site, known_hosts};
+use crate::netboot::{Site, known_hosts, power_on};
 use crate::support::net::Net;
 use crate::support::qemu::{BOOT, Boot, Machine, Network};
-use crate::support::server::{Node, Server, power_on};
+use crate::support::server::{Node, Server};
 use crate::support::site::sha256;
 use crate::support::{Tier, ok, run, stand_in, trial};
-use crate::wire::router;
+use crate::wire::{BETTLEY as LEADER, FENN as WORKER, ROUTER, router};
 
 const WHOLE: &[Tier] = &[
     Tier::Archive,
@@ -26,18 +25,13 @@ const WHOLE: &[Tier] = &[
     Tier::Judge(&["ip", "ssh", "dnsmasq", "mke2fs", "dpkg-deb", "gpgv", "tar"]),
 ];
 
-/// The only boots of these roles from their own disks, and the programs of the roles before the shipped configuration:
-/// what one boot of three shows is not booted for again elsewhere.
+/// The only boots of an edge and a leader, and of a worker from its own disk, and the programs of the roles before the
+/// shipped configuration: what one boot of three shows is not booted for again elsewhere.
 pub fn trials() -> Vec<Trial> {
     vec![trial("trio::an_edge_a_leader_and_a_worker_serve_each_other", WHOLE, together)]
 }
 
 pub const EDGE: Node = Node { name: "allyrion", mac: "d8:3a:dd:8a:7d:aa", serial: 0, address: "10.4.0.10" };
-const LEADER: Node =
-    Node { name: "bettley", mac: "d8:3a:dd:89:c1:0b", serial: 0x4cd9_693a, address: "10.4.0.11" };
-const WORKER: Node =
-    Node { name: "fenn", mac: "d8:3a:dd:89:ef:61", serial: 0xd2a7_ebcf, address: "10.4.0.15" };
-
 /// Where the server is, `0a040002` in hexadecimal: the edge has its own address.
 const HOST: &str = "10.4.0.2";
 
@@ -73,7 +67,7 @@ fn together() {
     as_the_machines_are(&site);
     chart_images(&site);
     stand_in_for_consul(&site);
-    let net = Net::new("trio", &["02:00:00:00:00:01", LEADER.mac, WORKER.mac]);
+    let net = Net::new("trio", &[ROUTER.mac, LEADER.mac, WORKER.mac]);
     net.move_to(HOST);
     let _router = router(net.card(0), &site.dir.join("leases"), &[&EDGE, &LEADER, &WORKER]);
     let stick = stick(&site);
@@ -214,10 +208,7 @@ fn disk(site: &Site, node: &Node) -> PathBuf {
 
 /// Starts a machine without a disk, with what its firmware fetched from the server; the router gave the address.
 fn served(site: &Site, net: &Net, server: &Server, node: &Node, card: usize, tap: &str) -> Machine {
-    net.card(card).plug(true);
-    let played = power_on(net.card(card), &node.board(), &Setup::default());
-    net.card(card).plug(false);
-    let (_, loaded) = server.whole(played);
+    let (_, loaded) = power_on(net.card(card), node, server);
     for (part, file) in
         [("kernel", Some(loaded.kernel)), ("initramfs", loaded.initramfs), ("cmdline", loaded.cmdline)]
     {

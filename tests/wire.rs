@@ -65,6 +65,7 @@ pub const NODES: [Node; 10] = [
 ];
 pub const BETTLEY: Node = NODES[0];
 pub const CARGYLL: Node = NODES[1];
+pub const FENN: Node = NODES[4];
 
 /// A machine that is in no description.
 pub const STRANGER: Node = node("stranger", "dc:a6:32:01:36:c2", 0x5b15_4510, "10.4.0.99");
