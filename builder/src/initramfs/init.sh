@@ -66,9 +66,10 @@ seconds() {
     echo "${up%.*}"
 }
 
-# Loads the modules of all hardware that showed up since the last call.
+# Loads the modules of all hardware that showed up since the last call. By the lists of the buses: a walk
+# through /sys/devices passes thousands of directories for the same names, 1.3 s under emulation.
 coldplug() {
-    aliases="$(find /sys/devices -name modalias -exec cat {} + 2>/dev/null | sort -u)"
+    aliases="$(cat /sys/bus/*/devices/*/modalias 2>/dev/null | sort -u)"
     [ "$aliases" != "$plugged" ] || return 0
     plugged="$aliases"
     # Aliases may hold `*`, which must not become names of files here.
