@@ -37,8 +37,9 @@ log() {
 say() { log 6 "$*"; }
 warn() { log 3 "warning: $*"; }
 
-# Who boots from a server tells it each step: netboot.sh.
+# Who boots from a server tells it each step: netboot.sh. `told` waits until it has been said.
 tell() { :; }
+told() { :; }
 
 die() {
     trap - EXIT
@@ -355,6 +356,7 @@ echo on >/proc/sys/kernel/printk_devkmsg
 root_is='' fstype=ext4 flags='' access=rw mode_is=disk init=/sbin/init debug='' plugged='' own_disk=''
 overlay_size=50% scratch_size=50% timeout=30 above=''
 partitions='' server='' node='' http=8080 nfs_port=2049 mount_port='' ram='' ram_size='' bootif='' net_timeout=120
+telling=''
 set -f
 # shellcheck disable=SC2013  # words are wanted, not lines
 for word in $(cat /proc/cmdline); do
@@ -401,6 +403,8 @@ nfs | ram)
     . /netboot.sh
     "root_$mode_is"
     tell root
+    keep_running &
+    keeping=$!
     claim
     ;;
 *) die "gt.root=$mode_is is not known: disk, disk-ephemeral, nfs or ram are wanted" ;;
@@ -410,7 +414,7 @@ persist
 scratch
 case "$mode_is" in nfs | ram)
     identity
-    keep_running
+    wait "$keeping"
     ;;
 esac
 
@@ -418,6 +422,8 @@ esac
 tell switch
 say "starting $init"
 echo "$ratelimit" >/proc/sys/kernel/printk_devkmsg
+# What runs by now goes on; what is only about to start would find no program any more.
+told
 for place in proc sys dev run; do
     [ -d "$root/$place" ] || mkdir "$root/$place"
     mount --move "/$place" "$root/$place"

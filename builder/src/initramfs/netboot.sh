@@ -16,14 +16,18 @@
 
 # --- The server ----------------------------------------------------------------------------------
 
-# tell STEP [DETAIL]: a line of the boot's record. The boot goes on whether it is heard or not.
+# tell STEP [DETAIL]: a line of the boot's record, one after another. The boot goes on meanwhile, and whether it is
+# heard or not.
 tell() {
     [ -s "$run/address" ] || return 0
     # What a URL cannot hold is not worth an encoder; the server reads `+` as a space.
     detail="$(printf %s "$2" | tr -c 'A-Za-z0-9_.,:=/()-' '+')"
-    timeout 5 wget -q -T 3 -O /dev/null --post-data '' "$boot_url/step?name=$1&detail=$detail" \
-        2>/dev/null || true
+    told
+    timeout 5 wget -q -T 3 -O /dev/null --post-data '' "$boot_url/step?name=$1&detail=$detail" 2>/dev/null &
+    telling=$!
 }
+
+told() { [ -z "$telling" ] || wait "$telling"; }
 
 # again WHAT COMMAND...: repeats COMMAND with growing pauses until it succeeds or the deadline passes.
 again() {
