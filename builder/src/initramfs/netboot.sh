@@ -108,7 +108,7 @@ root_nfs() {
 # of the server: read while init still has other things to do, so that it is in memory by then. That is systemd's
 # first 7 s in place of 12 (QEMU, two cores); what is not there is left out.
 read_early() {
-    cat systemd/systemd */systemd/*.so systemd/systemd-executor systemd/system-generators/* \
+    cat systemd/systemd ./*/systemd/*.so systemd/systemd-executor systemd/system-generators/* \
         systemd/system/* systemd/system/*/* ../../etc/systemd/* ../../etc/systemd/*/* ../../etc/systemd/*/*/* \
         udev/rules.d/*
 }
