@@ -85,7 +85,7 @@ network_up() {
 
 # The root is the server's, read-only, below memory.
 root_nfs() {
-    # Two megabytes of modules, while the network comes up.
+    # Some megabytes of modules, while the network comes up.
     modprobe -aq nfs nfsv3 loop ext4 &
     modules=$!
     network_up
