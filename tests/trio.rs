@@ -89,7 +89,8 @@ fn together() {
         machine.wait_for("login:", BOOT);
     }
     for node in [LEADER, WORKER] {
-        trio.server.until(&format!("{:10} node   login\n", node.name));
+        // The console has its prompt before the last service has started.
+        trio.server.until_within(&format!("{:10} node   login\n", node.name), BOOT);
     }
     trio.shared_folder();
     trio.names();

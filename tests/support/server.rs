@@ -72,9 +72,14 @@ impl Server {
 
     /// Waits for a line of the log that holds `text`.
     pub fn until(&self, text: &str) {
+        self.until_within(text, Duration::from_secs(60));
+    }
+
+    /// The same for what may take longer.
+    pub fn until_within(&self, text: &str, limit: Duration) {
         let begun = Instant::now();
         while !self.text().contains(text) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "no {text:?} in\n{}", self.text());
+            assert!(begun.elapsed() < limit, "no {text:?} in {limit:?}:\n{}", self.text());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
