@@ -202,6 +202,7 @@ fn reborn() {
     assert_eq!(ask(&mut machine, "findmnt -no FSTYPE /").trim(), "overlay");
     let capabilities = ask(&mut machine, CAPABILITIES);
     assert_eq!(capabilities, capabilities_of(&site), "file capabilities are those of the tree");
+    assert_eq!(ask(&mut machine, BEFOREHAND), "", "what the initramfs did in systemd's place");
     let first = wait_for_boot(&net, &site, &FENN, |boot| boot["outcome"] == "login");
     ask(&mut machine, "echo gone > /etc/written && sync");
 
@@ -234,6 +235,31 @@ fn reborn() {
     let third = server::node_status(&net, &site.dir, &FENN);
     assert_eq!(third["pinned"], first["pinned"], "{third:#}");
 }
+
+/// What differs once systemd's own programs do what the initramfs has done for them.
+const BEFOREHAND: &str = r#"
+    exec 2>&1
+    udevadm settle
+    nodes() { find /dev -xdev -exec stat -c '%n %F %a %U:%G %t:%T' {} + | sort; }
+    nodes >/run/nodes
+    mkdir -p /run/tmpfiles.d
+    kmod static-nodes --format=tmpfiles --output=/run/tmpfiles.d/static-nodes.conf
+    systemd-tmpfiles --prefix=/dev --create --boot
+    nodes | diff /run/nodes -
+    grep -c . /run/tmpfiles.d/static-nodes.conf | grep -qE '^1[0-9]$' || echo "hardly a node"
+    shown() { findmnt -no FSTYPE,OPTIONS "$1" | sed 's/size=[0-9]*k,//'; }
+    for unit in tmp run-lock dev-hugepages dev-mqueue; do
+        systemctl --quiet is-active "$unit.mount" || echo "$unit is not mounted"
+        file=/usr/lib/systemd/system/$unit.mount
+        of() { sed -n "s/%%/%/g; s/^$1=//p" "$file"; }
+        mkdir -p /run/judge
+        mount -t "$(of Type)" -o "$(of Options)" "$(of What)" /run/judge
+        [ "$(shown /run/judge)" = "$(shown "$(of Where)")" ] || { echo "$unit:"; shown /run/judge; shown "$(of Where)"; }
+        [ "$(stat -c %a:%u:%g /run/judge)" = "$(stat -c %a:%u:%g "$(of Where)")" ] || echo "$unit has other rights"
+        umount /run/judge
+    done
+    systemctl show -P BindsTo -P ActiveState serial-getty@ttyAMA0.service | grep -qx active || echo "no prompt"
+"#;
 
 /// `getcap -r /` as the tree's attributes tell it.
 fn capabilities_of(site: &Site) -> String {

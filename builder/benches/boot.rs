@@ -80,7 +80,8 @@ fn boot(name: &str, net: &Net, site: &Site) -> Machine {
     let (kernel, initramfs, console) = (at("kernel"), at("initramfs"), at("console.log"));
     fs::write(&kernel, &loaded.kernel.bytes).unwrap();
     fs::write(&initramfs, &loaded.initramfs.unwrap().bytes).unwrap();
-    let cmdline = String::from_utf8(loaded.cmdline.unwrap().bytes).unwrap();
+    // As the kernel has it by itself.
+    let cmdline = String::from_utf8(loaded.cmdline.unwrap().bytes).unwrap() + " kpti=on";
     let mut machine = Machine::start(&Boot {
         disks: &[],
         cores: 2,

@@ -124,7 +124,7 @@ fn key(parts: &Parts, kernel: &kernel::Kernel) -> anyhow::Result<Digest> {
     if let Some(busybox) = &parts.base.busybox {
         key = key.with(busybox.digest.bytes());
     }
-    for (name, text, _) in initramfs::NETBOOT {
+    for (name, text, _) in initramfs::PARTS {
         key = key.with(name.as_bytes()).with(text.as_bytes());
     }
     for place in ["usr/lib/modules", "lib/modules", "usr/bin/busybox", "bin/busybox", "boot"] {

@@ -356,7 +356,7 @@ echo on >/proc/sys/kernel/printk_devkmsg
 root_is='' fstype=ext4 flags='' access=rw mode_is=disk init=/sbin/init debug='' plugged='' own_disk=''
 overlay_size=50% scratch_size=50% timeout=30 above=''
 partitions='' server='' node='' http=8080 nfs_port=2049 mount_port='' ram='' ram_size='' bootif='' net_timeout=120
-telling=''
+telling='' nodes=''
 set -f
 # shellcheck disable=SC2013  # words are wanted, not lines
 for word in $(cat /proc/cmdline); do
@@ -395,28 +395,44 @@ coldplug
 # What was found may have brought buses of its own.
 coldplug
 
+# shellcheck source=netboot.sh
+case "$mode_is" in nfs | ram) . /netboot.sh ;; esac
 case "$mode_is" in
-disk) root_disk ;;
+disk | nfs | ram) "root_$mode_is" ;;
 disk-ephemeral) root_disk_ephemeral ;;
-nfs | ram)
-    # shellcheck source=netboot.sh
-    . /netboot.sh
-    "root_$mode_is"
+*) die "gt.root=$mode_is is not known: disk, disk-ephemeral, nfs or ram are wanted" ;;
+esac
+if [ -d "$root/usr/lib/systemd/system" ]; then
+    # shellcheck source=systemd.sh
+    . /systemd.sh
+    mkdir -p "$units"
+    static_nodes &
+    nodes=$!
+fi
+case "$mode_is" in nfs | ram)
     tell root
     keep_running &
     keeping=$!
     claim
     ;;
-*) die "gt.root=$mode_is is not known: disk, disk-ephemeral, nfs or ram are wanted" ;;
 esac
 echo "$mode_is" >"$run/mode"
 persist
 scratch
+if [ -n "$nodes" ]; then
+    api_mounts &
+    mounts=$!
+    console_prompts
+fi
 case "$mode_is" in nfs | ram)
     identity
     wait "$keeping"
     ;;
 esac
+if [ -n "$nodes" ]; then
+    idle_services
+    wait "$nodes" "$mounts"
+fi
 
 [ -e "$root$init" ] || [ -L "$root$init" ] || die "the root has no $init"
 tell switch

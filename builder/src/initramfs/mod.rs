@@ -17,9 +17,10 @@ use modules::Lists;
 /// The program that runs first on every node.
 pub const INIT: &str = include_str!("init.sh");
 
-/// What [`INIT`] needs besides, for roots that come from a server: where each file goes, its text,
-/// whether it is a program. `netboot.sh` says what they are for.
-pub const NETBOOT: &[(&str, &str, bool)] = &[
+/// What [`INIT`] needs besides, most of it for roots that come from a server: where each file goes, its text,
+/// whether it is a program. `systemd.sh` and `netboot.sh` say what they are for.
+pub const PARTS: &[(&str, &str, bool)] = &[
+    ("systemd.sh", include_str!("systemd.sh"), false),
     ("netboot.sh", include_str!("netboot.sh"), false),
     ("netboot/lease", include_str!("netboot/lease"), true),
     ("netboot/end", include_str!("netboot/end"), true),
@@ -108,7 +109,7 @@ pub fn build(root: &Tree, store: &Store, options: &Options) -> Result<(Object, V
     archive.insert("dev/null", Entry::Char { major: 1, minor: 3 });
     archive.insert("init", Entry::File { bytes: INIT.as_bytes().into(), executable: true });
     archive.insert("netboot", Entry::Dir);
-    for &(name, text, executable) in NETBOOT {
+    for &(name, text, executable) in PARTS {
         archive.insert(name, Entry::File { bytes: text.as_bytes().into(), executable });
     }
     add_busybox(root, store, options.busybox.as_ref(), &mut archive)?;
@@ -121,7 +122,7 @@ pub fn build(root: &Tree, store: &Store, options: &Options) -> Result<(Object, V
     Ok((store.put_bytes(&bytes)?, notes))
 }
 
-/// Programs that [`INIT`] and its netboot part call, or that someone at their shell (`gt.debug`) would
+/// Programs that [`INIT`] and its parts call, or that someone at their shell (`gt.debug`) would
 /// miss. Names of busybox's applets; `[` and `echo` are part of its shell.
 const APPLETS: &[&str] = &[
     "blockdev",
@@ -149,6 +150,7 @@ const APPLETS: &[&str] = &[
     "mkdir",
     "mke2fs",
     "mkfifo",
+    "mknod",
     "modprobe",
     "mount",
     "mv",

@@ -320,12 +320,12 @@ keep_running() {
     cp /netboot/end "$run/end"
     mkfifo "$run/never"
     units=/run/systemd/system
-    mkdir -p /run/systemd/network "$units/multi-user.target.wants" "$units/sysinit.target.wants"
+    mkdir -p /run/systemd/network "$units/multi-user.target.wants"
     sed "s/@mac@/$mac/" /netboot/05-gt-netboot.network >/run/systemd/network/05-gt-netboot.network
     cp /netboot/*.service "$units"
     ln -s ../gt-boot-report.service "$units/multi-user.target.wants/"
     for what in reboot poweroff halt; do
-        ln -s "../gt-end@.service" "$units/sysinit.target.wants/gt-end@$what.service"
+        ln -s "../gt-end@.service" "$units/multi-user.target.wants/gt-end@$what.service"
     done
     # A Raspberry Pi restarts by it, and by then the root may be out of reach.
     modprobe -q bcm2835_wdt

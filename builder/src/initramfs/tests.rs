@@ -56,7 +56,7 @@ fn a_root_gives_an_archive_of_busybox_modules_and_init() {
     let (packed, notes) = try_build(&good()).unwrap();
     assert_eq!(try_build(&good()).unwrap().0, packed);
     let text = String::from_utf8_lossy(&zstd::decode_all(&packed[..]).unwrap()).into_owned();
-    for (name, content, _) in NETBOOT {
+    for (name, content, _) in PARTS {
         assert!(text.contains(&format!("{name}\0")) && text.contains(content), "{name} is missing");
     }
     for want in ["init\0", INIT, "bin/switch_root\0", "lib/modules/6.1/kernel/ext4.ko\0", "the module"] {
@@ -107,7 +107,7 @@ fn every_lack_is_named() {
 /// Every command of the script is a part of the shell, a function of the script or an applet.
 #[test]
 fn init_uses_only_applets_that_are_linked() {
-    let all: String = NETBOOT.iter().map(|(_, text, _)| *text).chain([INIT]).collect();
+    let all: String = PARTS.iter().map(|(_, text, _)| *text).chain([INIT]).collect();
     for applet in ["xxd", "findfs", "switch_root", "mke2fs", "cttyhack", "setsid", "readlink", "stat"]
         .into_iter()
         .chain([
@@ -123,6 +123,7 @@ fn init_uses_only_applets_that_are_linked() {
             "ln",
             "umount",
             "cut",
+            "mknod",
         ])
     {
         assert!(all.contains(applet) && APPLETS.contains(&applet), "{applet}");
@@ -135,7 +136,7 @@ fn init_uses_only_applets_that_are_linked() {
 #[test]
 fn shellcheck_has_no_complaint_about_any_script() {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/initramfs");
-    let scripts = ["init.sh", "netboot.sh", "netboot/lease", "netboot/end"];
+    let scripts = ["init.sh", "netboot.sh", "systemd.sh", "netboot/lease", "netboot/end"];
     let Ok(output) = Command::new("shellcheck").current_dir(dir).arg("-x").args(scripts).output() else {
         writeln!(io::stderr(), "not run: judge: there is no shellcheck").ok();
         return;
