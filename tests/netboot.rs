@@ -260,7 +260,9 @@ const BEFOREHAND: &str = r#"
         [ "$(stat -c %a:%u:%g /run/judge)" = "$(stat -c %a:%u:%g "$(of Where)")" ] || echo "$unit has other rights"
         umount /run/judge
     done
-    systemctl show -P BindsTo -P ActiveState serial-getty@ttyAMA0.service | grep -qx active || echo "no prompt"
+    systemctl --quiet is-active serial-getty@ttyAMA0.service || echo "no prompt"
+    systemctl show -P BindsTo serial-getty@ttyAMA0.service | grep . && echo "the prompt waits for udev"
+    true
 "#;
 
 /// `getcap -r /` as the tree's attributes tell it.

@@ -24,7 +24,7 @@ pub const BOOT: Duration = Duration::from_secs(720);
 const HERE: &str = "systemd.default_device_timeout_sec=300 console=ttyAMA0";
 
 /// The kernel would change its page tables at each entry because its address is random, and the emulator forgets its
-/// own with each change: a third of the time of a boot. Not on a command line that has its own word about it.
+/// own with each change: more than a quarter of a boot. Not on a command line that has its own word about it.
 const FASTER: &str = " kpti=off";
 
 /// A running machine; ended when dropped.

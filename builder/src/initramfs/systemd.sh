@@ -2,8 +2,8 @@
 # shellcheck disable=SC2154  # variables are init's, which reads this
 #
 # The part of /init that does beforehand, and all at once, for what systemd would start a process each: mounts, device
-# nodes, services with nothing to do. Each of those costs systemd 0.1 s and a processor 0.4 s (QEMU), and the console's
-# prompt waits for most. Everything is as the root's own units say; what the owner has changed in /etc, and what is not
+# nodes, services with nothing to do. Each of those costs systemd itself 0.1 s (QEMU), and the console's prompt waits for
+# most. Everything is as the root's own units say; what the owner has changed in /etc, and what is not
 # understood, is left to systemd.
 
 units=/run/systemd/system
